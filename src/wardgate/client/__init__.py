@@ -1,0 +1,1 @@
+"""The client: the initiator of access."""

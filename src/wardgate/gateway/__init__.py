@@ -1,0 +1,1 @@
+"""The gateway: the end in front of the resources."""

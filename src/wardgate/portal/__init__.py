@@ -1,0 +1,1 @@
+"""The portal: accounts, policies, authorizations, and the websockets of devices."""

@@ -1,0 +1,1 @@
+"""Sans-IO state machines, one protocol each. Time and randomness are arguments."""
