@@ -1,0 +1,313 @@
+"""The types of the compiled module: the whole seam between Python and Rust.
+
+Python decides, Rust forwards. The `Engine` owns three exact-match tables: sessions (keys, counters, replay window), paths
+(where a peer's datagrams go) and flows (5-tuple -> rewrite and forward). A hit never touches Python; a miss is an upcall.
+Every call takes its time as an argument (monotonic seconds, CLOCK_MONOTONIC) and does no I/O; `TunnelIo` is the shell of
+threads and sockets around an engine. Addresses are `(host text, port)` tuples.
+"""
+
+from typing import Literal, final
+
+Addr = tuple[str, int]
+Datagram = tuple[Addr | None, Addr, bytes]
+"""`(local, remote, payload)`: local is the source address to send from, or the address it arrived on."""
+
+class HandshakeError(Exception):
+    """The Noise message is malformed, not for us, or fails authentication. The object that raised is unchanged."""
+
+# --- Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, construction and identifier of WireGuard; keys never leave Rust -------------
+
+@final
+class StaticKey:
+    """An X25519 key pair."""
+
+    @staticmethod
+    def from_bytes(private: bytes) -> StaticKey: ...
+    @property
+    def public_key(self) -> bytes: ...
+
+@final
+class Keypair:
+    """Transport keys of one finished handshake, opaque; given to `Engine.add_session` once."""
+
+    @property
+    def local_index(self) -> int: ...
+    @property
+    def remote_index(self) -> int: ...
+    @property
+    def is_initiator(self) -> bool: ...
+
+@final
+class Initiation:
+    """The initiator's half of a handshake, waiting for the response."""
+
+    @staticmethod
+    def start(
+        static: StaticKey, remote_public: bytes, psk: bytes, sender_index: int, timestamp: bytes, ephemeral: bytes
+    ) -> tuple[Initiation, bytes]:
+        """Makes the 148-byte message; its last 32 bytes (mac1, mac2) are zero and Python's to fill.
+
+        Args:
+            timestamp: 12 bytes, TAI64N.
+            ephemeral: 32 random bytes, the ephemeral private key.
+        """
+
+    def finish(self, response: bytes) -> Keypair:
+        """Reads a 92-byte response (macs not checked here). A failed attempt leaves the initiation usable."""
+
+@final
+class OpenedInitiation:
+    """A peer's initiation whose static key and timestamp were decrypted; not yet answered."""
+
+    @staticmethod
+    def open(static: StaticKey, message: bytes) -> OpenedInitiation:
+        """Reads a 148-byte message (macs not checked here)."""
+
+    @property
+    def remote_public(self) -> bytes: ...
+    @property
+    def timestamp(self) -> bytes: ...
+    @property
+    def sender_index(self) -> int: ...
+    def respond(self, psk: bytes, sender_index: int, ephemeral: bytes) -> tuple[bytes, Keypair]:
+        """Makes the 92-byte response, its last 32 bytes zero, and our keys. May be called once."""
+
+def xchacha20poly1305_seal(key: bytes, nonce: bytes, aad: bytes, plaintext: bytes) -> bytes:
+    """For cookie replies: 24-byte nonce."""
+
+def xchacha20poly1305_open(key: bytes, nonce: bytes, aad: bytes, ciphertext: bytes) -> bytes:
+    """Raises `HandshakeError` if it does not authenticate."""
+
+# --- upcalls -----------------------------------------------------------------------------------------------------------
+
+@final
+class PacketUpcall:
+    """An IP packet that no flow knows.
+
+    Attributes:
+        peer: Who sent it through the tunnel; `None` if it came from the TUN device.
+        packet: The IP packet. Of a TUN super-packet only the first segment is here, the rest was dropped and counted.
+        local, remote: Where its datagram arrived and came from (the relay for relayed ones); `None` from the TUN.
+        channel: The relay channel it arrived on, if any.
+    """
+
+    peer: int | None
+    packet: bytes
+    local: Addr | None
+    remote: Addr | None
+    channel: int | None
+
+@final
+class DatagramUpcall:
+    """A datagram that is not data of a known session: STUN, handshake, cookie, unknown. Relayed ones come whole."""
+
+    local: Addr
+    remote: Addr
+    payload: bytes
+
+@final
+class SessionUpcall:
+    """Something about a peer's sessions that Python has to act on.
+
+    Attributes:
+        kind: `confirmed`: the first valid packet of a session that we answered; `missing`: a packet wanted to leave and no
+            session could seal it (at most one such upcall a peer and second); `exhausted`: counter near its end.
+        local_index: The session's; 0 for `missing`.
+    """
+
+    kind: Literal["confirmed", "missing", "exhausted"]
+    peer: int
+    local_index: int
+
+Upcall = PacketUpcall | DatagramUpcall | SessionUpcall
+
+# --- tables ------------------------------------------------------------------------------------------------------------
+
+@final
+class Flow:
+    """One flow to install: both directions at once.
+
+    "Outbound" is the direction of the flow's first packet. `inner` is how outbound packets look inside the tunnel, `host`
+    how they look on the TUN device; they differ where a gateway translates. For ICMP echo both ports are the identifier
+    (type by direction: request outbound, reply inbound, or the other way round if `icmp_reply_first`); for protocols
+    without ports they are 0.
+
+    Attributes:
+        from_peer: The first packet came through the tunnel (a gateway, mostly); else it came from the TUN device.
+        authorization: A number of Python's choice, to remove flows by; 0 for none.
+        idle_s: Gone after so long without a packet in either direction once it was confirmed by an inbound packet.
+        unconfirmed_idle_s: Gone after so long since the last outbound packet while no inbound packet was seen.
+    """
+
+    def __new__(
+        cls,
+        *,
+        flow_id: int,
+        peer: int,
+        authorization: int,
+        protocol: int,
+        inner_source: Addr,
+        inner_destination: Addr,
+        host_source: Addr,
+        host_destination: Addr,
+        from_peer: bool,
+        idle_s: float,
+        unconfirmed_idle_s: float,
+    ) -> Flow: ...
+
+@final
+class FlowReport:
+    """A flow's figures, when asked for or when it is gone."""
+
+    flow_id: int
+    peer: int
+    authorization: int
+    protocol: int
+    inner_source: Addr
+    inner_destination: Addr
+    host_source: Addr
+    host_destination: Addr
+    from_peer: bool
+    outbound_packets: int
+    outbound_bytes: int
+    inbound_packets: int
+    inbound_bytes: int
+    created_at: float
+    last_used_at: float
+    finished: Literal["", "fin", "rst"]
+
+@final
+class PeerActivity:
+    """When a peer's tunnel was last used; 0.0 means never. "Data" is any transport message with a packet inside."""
+
+    last_data_sent_at: float
+    last_data_received_at: float
+    last_sent_at: float
+    last_received_at: float
+    first_unanswered_at: float
+    """When data was first sent after the last authentic message received; 0.0 if nothing is unanswered."""
+    last_flow_packet_at: float
+    """Application packets only, either direction."""
+    sent_packets: int
+    sent_bytes: int
+    received_packets: int
+    received_bytes: int
+    sending_index: int
+    """Local index of the session that seals now; 0 if none."""
+
+@final
+class Engine:
+    """Sessions, paths and flows of one process. All methods may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        max_peers: int = 16384,
+        max_flows: int = 262144,
+        max_flows_per_peer: int = 65536,
+        upcall_capacity: int = 4096,
+        upcalls_per_peer: int = 1024,
+        mtu: int = 1280,
+    ) -> None: ...
+
+    # sessions: at most 8 a peer, the oldest goes; reject-after 180 s, replay window 8192
+    def add_session(self, peer: int, keypair: Keypair, now: float, initiator_stops_after_s: float = 180.0) -> None:
+        """Ours as initiator seals at once; as responder after its first valid packet (`confirmed`). Raises KeyError
+        if the index is taken, ValueError if the keypair was used before."""
+
+    def remove_session(self, local_index: int) -> bool: ...
+
+    # paths
+    def set_path(self, peer: int, local: Addr | None, remote: Addr, channel: int | None = None) -> None:
+        """Where the peer's datagrams go: directly, or as channel data of that number to the relay `remote`."""
+
+    def clear_path(self, peer: int) -> None: ...
+    def add_channel(self, relay: Addr, channel: int) -> None:
+        """Channel data of that number from that relay is unwrapped; other channel data of a known relay is dropped."""
+
+    def remove_channel(self, relay: Addr, channel: int) -> None: ...
+    def add_relay(self, relay: Addr) -> None: ...
+    def remove_relay(self, relay: Addr) -> None:
+        """Forgets it with its channels."""
+
+    def remove_peer(self, peer: int) -> list[FlowReport]:
+        """Removes its sessions, path and flows."""
+
+    # flows
+    def add_flow(self, flow: Flow, now: float) -> bool:
+        """False if a table bound was met (counted) or either key is taken by another flow id; same id replaces."""
+
+    def remove_flow(self, flow_id: int) -> FlowReport | None: ...
+    def remove_flows(self, peer: int, authorization: int | None = None) -> list[FlowReport]: ...
+    def expire_flows(self, now: float, limit: int = 4096) -> list[FlowReport]: ...
+    def flows(self, limit: int = 4096) -> list[FlowReport]: ...
+
+    # single packets of Python's own making
+    def seal(self, peer: int, packet: bytes, now: float) -> bytes | None:
+        """A transport message around the packet (empty: a keepalive); `None` if no session can seal."""
+
+    # sans-IO data plane: what the threads do, callable from Python (tests, replays of buffered packets)
+    def handle_tun(self, packet: bytes, now: float) -> list[Datagram]:
+        """A packet from the TUN device; forwarded ones come back as datagrams, others become upcalls or are counted."""
+
+    def handle_datagram(self, local: Addr, remote: Addr, payload: bytes, now: float) -> list[bytes]:
+        """A datagram from the network; the packets for the TUN device come back."""
+
+    def handle_inner(self, peer: int, packet: bytes, now: float) -> list[bytes]:
+        """A packet of a peer that was decrypted earlier (a replayed upcall); the packets for the TUN come back."""
+
+    # upcalls: one bounded ring, the newest is dropped and counted when it is full
+    def poll_upcalls(self, limit: int = 256) -> list[Upcall]: ...
+    def upcall_fd(self) -> int:
+        """An eventfd, readable while upcalls wait; `poll_upcalls` drains it."""
+
+    def activity(self, peer: int) -> PeerActivity: ...
+    def counters(self) -> dict[str, int]:
+        """Everything counted, by name: forwarded, dropped and refused of each kind."""
+
+@final
+class TunDevice:
+    """An open TUN interface (IFF_VNET_HDR with offloads where the kernel has them)."""
+
+    @staticmethod
+    def open(name: str, *, mtu: int = 1280, offload: bool = True) -> TunDevice:
+        """Raises OSError."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def offload(self) -> bool: ...
+    def close(self) -> None: ...
+
+@final
+class TunnelIo:
+    """Two native threads around an engine: TUN to network and network to TUN; neither ever takes the GIL."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tun: TunDevice,
+        *,
+        udp4_fd: int | None,
+        udp6_fd: int | None,
+        udp_gso: bool = True,
+        udp_gro: bool = True,
+    ) -> None:
+        """Takes duplicates of the sockets; packet-info options are set here."""
+
+    def start(self) -> None: ...
+    def stop(self, timeout_s: float = 1.0) -> None: ...
+    def send(self, datagrams: list[Datagram]) -> int:
+        """Sends from Python; returns how many were handed to the kernel. Others are counted."""
+
+    def write_tun(self, packets: list[bytes]) -> int: ...
+    def rebind(self, udp4_fd: int | None, udp6_fd: int | None) -> None:
+        """Replaces the sockets (roaming)."""
+
+    def failure(self) -> str | None:
+        """Why a thread ended by itself, if one did."""
+
+    def step_counters(self) -> dict[str, int]:
+        """Batches, system calls, GSO and GRO sizes, errors of the two threads."""
