@@ -1,0 +1,1 @@
+"""`wardgate admin`: the portal's REST API from the command line."""
