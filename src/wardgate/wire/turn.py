@@ -1,0 +1,90 @@
+"""What TURN adds to STUN apart from attributes: credentials, error codes, protocol numbers.
+
+Relay credentials need no store: the password of a username follows from the relay's stamp secret, which the portal
+learns when the relay joins. Source: RFC 8656, section 18; RFC 8489, section 9.2.2.
+"""
+
+import hashlib
+from base64 import b64encode
+from typing import NamedTuple
+
+from wardgate.errors import RemoteProtocolError
+
+REALM = "firezone"
+DEFAULT_PORT = 3478
+UDP_TRANSPORT = 17
+
+DEFAULT_LIFETIME_S = 600
+MAX_LIFETIME_S = 3600
+CHANNEL_LIFETIME_S = 600
+CHANNEL_COOLDOWN_S = 300
+
+BAD_REQUEST = 400
+UNAUTHORIZED = 401
+FORBIDDEN = 403
+ALLOCATION_MISMATCH = 437
+STALE_NONCE = 438
+ADDRESS_FAMILY_NOT_SUPPORTED = 440
+WRONG_CREDENTIALS = 441
+UNSUPPORTED_TRANSPORT = 442
+PEER_ADDRESS_FAMILY_MISMATCH = 443
+SERVER_ERROR = 500
+INSUFFICIENT_CAPACITY = 508
+
+REASONS = {
+    BAD_REQUEST: "Bad Request",
+    UNAUTHORIZED: "Unauthorized",
+    FORBIDDEN: "Forbidden",
+    ALLOCATION_MISMATCH: "Allocation Mismatch",
+    STALE_NONCE: "Stale Nonce",
+    ADDRESS_FAMILY_NOT_SUPPORTED: "Address Family not Supported",
+    WRONG_CREDENTIALS: "Wrong Credentials",
+    UNSUPPORTED_TRANSPORT: "Unsupported Transport Protocol",
+    PEER_ADDRESS_FAMILY_MISMATCH: "Peer Address Family Mismatch",
+    SERVER_ERROR: "Server Error",
+    INSUFFICIENT_CAPACITY: "Insufficient Capacity",
+}
+
+
+class Username(NamedTuple):
+    """`<unix expiry>:<salt>`, the user of a relay."""
+
+    expires_at: int
+    salt: str
+
+    def __str__(self) -> str:
+        return f"{self.expires_at}:{self.salt}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Username":
+        """Reads a username.
+
+        Raises:
+            RemoteProtocolError: There is not exactly one colon, or no 64-bit number before it.
+        """
+        expiry, colon, salt = text.partition(":")
+        if not colon or ":" in salt or not (expiry.isascii() and expiry.isdigit()):
+            raise RemoteProtocolError("USERNAME is not an expiry and a salt", UNAUTHORIZED)
+        if len(expiry) > 20 or int(expiry) >= 1 << 64:
+            raise RemoteProtocolError("USERNAME holds no 64-bit expiry", UNAUTHORIZED)
+        return cls(int(expiry), salt)
+
+
+def salt_of_public_key(public_key: str) -> str:
+    """The salt that a device's credentials carry, from the base64 text of its WireGuard key."""
+    return _unpadded(hashlib.sha256(public_key.encode()).digest())
+
+
+def password_of(username: Username, stamp_secret: str) -> str:
+    """The password that belongs to `username` at the relay with this secret (its hex text)."""
+    text = f"{username.expires_at}:{stamp_secret}:{username.salt}"
+    return _unpadded(hashlib.sha256(text.encode()).digest())
+
+
+def long_term_key(username: str, password: str, realm: str = REALM) -> bytes:
+    """The key of MESSAGE-INTEGRITY in TURN; all three must be plain ASCII or already prepared (RFC 8265)."""
+    return hashlib.md5(f"{username}:{realm}:{password}".encode(), usedforsecurity=False).digest()
+
+
+def _unpadded(value: bytes) -> str:
+    return b64encode(value).decode().rstrip("=")
