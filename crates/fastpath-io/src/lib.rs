@@ -1,0 +1,1 @@
+//! TUN devices, UDP sockets and the threads around the packet path. The one crate with `unsafe`.
