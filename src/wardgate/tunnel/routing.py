@@ -1,0 +1,164 @@
+"""Destination -> resource: which of the resources a packet belongs to.
+
+Three tables that do not unite: names (by proxy IP), networks, and the Internet resource. Within a table the best entry
+is the one whose filter permits the packet, then the one with the more specific name pattern, then the longer prefix,
+then the higher resource id. An entry is returned even if its filter denies, so that the caller can refuse the packet.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from wardgate.ids import ResourceId
+from wardgate.tunnel.filters import ALLOW_ALL, Filters
+from wardgate.tunnel.ranges import IpNetwork, is_proxy_address, is_tunnel_address
+from wardgate.wire.ip import IpAddress
+
+CACHED_LOOKUPS: Final = 1024
+MAX_NAME_ROUTES: Final = 262_144
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Packets to an address belong to this resource.
+
+    Attributes:
+        filters: What the resource allows.
+        domain: The name behind a proxy IP; `None` for networks and the internet.
+        rank: How specific the name pattern is: greater wins.
+    """
+
+    resource_id: ResourceId
+    filters: Filters
+    domain: str | None = None
+    rank: tuple[int, ...] = ()
+
+
+_Key = tuple[IpAddress, int, int]
+
+
+class RoutingTable:
+    """The routes of one client, or of one client on a gateway."""
+
+    def __init__(self) -> None:
+        self._names: dict[IpAddress, dict[tuple[ResourceId, str], Route]] = {}
+        self._name_count = 0
+        self._networks: dict[tuple[int, int], dict[int, dict[ResourceId, Route]]] = {}
+        self._internet: dict[ResourceId, Route] = {}
+        self._cache: OrderedDict[_Key, Route | None] = OrderedDict()
+        self.refused_name_routes = 0
+
+    def add_network(self, network: IpNetwork, resource_id: ResourceId, filters: Filters) -> None:
+        """Routes a network to a resource."""
+        by_address = self._networks.setdefault((network.version, network.prefixlen), {})
+        entries = by_address.setdefault(int(network.network_address), {})
+        entries[resource_id] = Route(resource_id, filters)
+        self._cache.clear()
+
+    def add_name(
+        self, address: IpAddress, resource_id: ResourceId, domain: str, filters: Filters, rank: tuple[int, ...] = ()
+    ) -> None:
+        """Routes a proxy IP to a resource; several resources may share one."""
+        entries = self._names.setdefault(address, {})
+        if (resource_id, domain) not in entries:
+            if self._name_count >= MAX_NAME_ROUTES:
+                self.refused_name_routes += 1
+                return
+            self._name_count += 1
+        entries[resource_id, domain] = Route(resource_id, filters, domain, rank)
+        self._cache.clear()
+
+    def add_internet(self, resource_id: ResourceId) -> None:
+        """Routes everything that no other resource covers to this one."""
+        self._internet[resource_id] = Route(resource_id, ALLOW_ALL)
+        self._cache.clear()
+
+    def remove(self, resource_id: ResourceId) -> None:
+        """Forgets every route of a resource."""
+        self._networks = _without_resource(self._networks, resource_id)
+        for address in list(self._names):
+            entries = self._names[address]
+            for key in [key for key in entries if key[0] == resource_id]:
+                del entries[key]
+                self._name_count -= 1
+            if not entries:
+                del self._names[address]
+        self._internet.pop(resource_id, None)
+        self._cache.clear()
+
+    def remove_names(self, addresses: Iterable[IpAddress]) -> None:
+        """Forgets what stands behind these proxy IPs."""
+        for address in addresses:
+            self._name_count -= len(self._names.pop(address, {}))
+        self._cache.clear()
+
+    def has_internet(self) -> bool:
+        """Whether an Internet resource is among the routes."""
+        return bool(self._internet)
+
+    def lookup(self, destination: IpAddress, protocol: int, port: int) -> Route | None:
+        """The resource that a packet belongs to, be it permitted or not; `None` if there is none.
+
+        Args:
+            protocol: The IP protocol number.
+            port: The destination port, 0 for protocols without.
+        """
+        key = (destination, protocol, port)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        route = self._find(destination, protocol, port)
+        self._cache[key] = route
+        if len(self._cache) > CACHED_LOOKUPS:
+            self._cache.popitem(last=False)
+        return route
+
+    def covers(self, resource_ids: Iterable[ResourceId], address: IpAddress) -> bool:
+        """Whether the address is one of these resources', whatever its ports."""
+        wanted = set(resource_ids)
+        if any(route.resource_id in wanted for route in self._names.get(address, {}).values()):
+            return True
+        if any(route.resource_id in wanted for _, route in self._networks_around(address)):
+            return True
+        return bool(wanted & self._internet.keys()) and not is_tunnel_address(address) and not is_proxy_address(address)
+
+    def name_routes(self, address: IpAddress) -> tuple[Route, ...]:
+        """Every route behind a proxy IP."""
+        return tuple(self._names.get(address, {}).values())
+
+    def _find(self, destination: IpAddress, protocol: int, port: int) -> Route | None:
+        names = self._names.get(destination)
+        if names:
+            return max(
+                names.values(),
+                key=lambda one: (one.filters.permits(protocol, port), one.rank, one.resource_id),
+            )
+        networks = list(self._networks_around(destination))
+        if networks:
+            return max(networks, key=lambda one: (one[1].filters.permits(protocol, port), one[0], one[1].resource_id))[
+                1
+            ]
+        if self._internet and not is_tunnel_address(destination) and not is_proxy_address(destination):
+            return self._internet[max(self._internet)]
+        return None
+
+    def _networks_around(self, address: IpAddress) -> Iterator[tuple[int, Route]]:
+        bits, value = address.max_prefixlen, int(address)
+        for (version, length), by_address in self._networks.items():
+            if version == address.version:
+                base = (value >> (bits - length)) << (bits - length)
+                for route in by_address.get(base, {}).values():
+                    yield length, route
+
+
+def _without_resource(
+    networks: dict[tuple[int, int], dict[int, dict[ResourceId, Route]]], resource_id: ResourceId
+) -> dict[tuple[int, int], dict[int, dict[ResourceId, Route]]]:
+    kept: dict[tuple[int, int], dict[int, dict[ResourceId, Route]]] = {}
+    for size, by_address in networks.items():
+        for base, entries in by_address.items():
+            others = {key: route for key, route in entries.items() if key != resource_id}
+            if others:
+                kept.setdefault(size, {})[base] = others
+    return kept
