@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.unit.proto.turn_client import (
     CONTROL,
     EPOCH,
@@ -13,7 +14,6 @@ from tests.unit.proto.turn_client import (
     code_of,
     new_server,
 )
-
 from wardgate.proto import turn_server
 from wardgate.proto.turn_server import AddChannel, ClosePort, OpenPort, RemoveChannel, TurnServer
 from wardgate.wire import channel_data, stun
