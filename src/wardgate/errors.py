@@ -55,3 +55,11 @@ class SettingError(WardgateError):
 
 class InterfaceLost(WardgateError):
     """The TUN interface or a socket is gone; the program opens it again."""
+
+
+class LabError(WardgateError):
+    """The lab could not build what was asked, or a program in it could not be started."""
+
+
+class LabUnavailable(LabError):
+    """This machine does not allow network namespaces here; the text says how to allow them."""

@@ -1,0 +1,212 @@
+"""What a lab looks like, as plain values: hosts on the wan, sites behind NATs, and the links between them.
+
+Nothing here touches the machine. `plan.py` turns a topology into operations, `lab.py` carries them out.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from wardgate.errors import LabError
+
+MAX_NAME = 15  # the kernel's limit for interface names, which are named for the node at their far end
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_ROUTER_SUFFIXES = ("-nat", "-cgn")
+
+
+class NatKind(StrEnum):
+    """How a site's router maps and filters UDP; RFC 4787, sections 4 and 5, has the terms."""
+
+    NONE = "none"
+    """A router without translation and without a firewall; hosts have public addresses."""
+    FULL_CONE = "full_cone"
+    """Endpoint-independent mapping, endpoint-independent filtering; hairpins."""
+    ADDRESS_RESTRICTED = "address_restricted"
+    """Endpoint-independent mapping, address-dependent filtering; hairpins."""
+    PORT_RESTRICTED = "port_restricted"
+    """Endpoint-independent mapping, address- and port-dependent filtering; no hairpinning."""
+    SYMMETRIC = "symmetric"
+    """Address- and port-dependent mapping to random ports, address- and port-dependent filtering."""
+    CARRIER_GRADE = "carrier_grade"
+    """Two layers: a port-restricted router at the site, behind the carrier's (`Nat.carrier`)."""
+    UDP_BLOCKED = "udp_blocked"
+    """As `PORT_RESTRICTED` for TCP and ICMP; no UDP in either direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """A site's translation.
+
+    Attributes:
+        kind: How it maps and filters.
+        carrier: What the carrier's layer does; read for `CARRIER_GRADE` alone.
+        timeout_s: How long an unused UDP mapping lives; RFC 4787, REQ-5, recommends two minutes at least.
+    """
+
+    kind: NatKind = NatKind.PORT_RESTRICTED
+    carrier: NatKind = NatKind.PORT_RESTRICTED
+    timeout_s: int = 120
+
+    def __post_init__(self) -> None:
+        if self.carrier in (NatKind.CARRIER_GRADE, NatKind.NONE):
+            raise LabError(f"a carrier's NAT cannot be {self.carrier}")
+        if self.timeout_s < 1:
+            raise LabError("a mapping must live for one second at least")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One wire; both directions are alike.
+
+    Attributes:
+        delay_ms: One-way delay.
+        rate_mbit: The most it carries each way; `None` is as fast as the machine.
+        loss: The share of packets that vanish each way, 0 to 1.
+        mtu: The largest IP packet it carries.
+    """
+
+    delay_ms: float = 0.0
+    rate_mbit: float | None = None
+    loss: float = 0.0
+    mtu: int = 1500
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.delay_ms <= 10_000:
+            raise LabError(f"a delay of {self.delay_ms} ms is outside 0 to 10000 ms")
+        if self.rate_mbit is not None and self.rate_mbit <= 0:
+            raise LabError("a rate must be above zero")
+        if not 0 <= self.loss <= 1:
+            raise LabError(f"a loss of {self.loss} is outside 0 to 1")
+        if not 68 <= self.mtu <= 65_535:
+            raise LabError(f"an MTU of {self.mtu} is outside 68 to 65535")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine.
+
+    Attributes:
+        name: Its node name, host name, and the name of the interface at the other end of its wire.
+        ipv4: Its address; on the wan, or in its site's network.
+        ipv6: The same for IPv6; `None` for a host without.
+        link: Its wire to the wan or to its site's router.
+        names: More lines for its `/etc/hosts`: (name, address). Names of hosts on the wan are there anyway.
+        resolvers: The name servers in its `/etc/resolv.conf`.
+    """
+
+    name: str
+    ipv4: IPv4Address
+    ipv6: IPv6Address | None = None
+    link: Link = Link()
+    names: tuple[tuple[str, str], ...] = ()
+    resolvers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, MAX_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A local network behind a router; the router is the node `<name>-nat`, a carrier's is `<name>-cgn`.
+
+    Attributes:
+        name: At most 11 characters.
+        ipv4: The local network; the router has its first address.
+        public_ipv4: The address it has on the wan.
+        hosts: The machines on the local network.
+        nat: How the router translates. A bare `NatKind` is `Nat(kind)`.
+        ipv6: The local network; never translated, and filtered by state unless the kind is `NONE`.
+        public_ipv6: The router's address on the wan, needed for `ipv6`.
+        link: The wire between the router and the wan.
+    """
+
+    name: str
+    ipv4: IPv4Network
+    public_ipv4: IPv4Address
+    hosts: tuple[Host, ...]
+    nat: Nat = Nat()
+    ipv6: IPv6Network | None = None
+    public_ipv6: IPv6Address | None = None
+    link: Link = Link()
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, MAX_NAME - len(_ROUTER_SUFFIXES[0]))
+        if isinstance(self.nat, NatKind):
+            object.__setattr__(self, "nat", Nat(self.nat))
+        if (self.ipv6 is None) != (self.public_ipv6 is None):
+            raise LabError(f"site {self.name} needs both an IPv6 network and an IPv6 address on the wan, or neither")
+        for host in self.hosts:
+            if host.ipv4 not in self.ipv4:
+                raise LabError(f"{host.name} at {host.ipv4} is outside its site's {self.ipv4}")
+            if host.ipv6 is not None and (self.ipv6 is None or host.ipv6 not in self.ipv6):
+                raise LabError(f"{host.name} at {host.ipv6} is outside its site's {self.ipv6}")
+
+    @property
+    def router(self) -> str:
+        """The node name of the router that the hosts see."""
+        return self.name + "-nat"
+
+    @property
+    def carrier(self) -> str | None:
+        """The node name of the carrier's router, where there is one."""
+        return self.name + "-cgn" if self.nat.kind is NatKind.CARRIER_GRADE else None
+
+    @property
+    def edge(self) -> str:
+        """The node name of the router that touches the wan."""
+        return self.carrier or self.router
+
+    @property
+    def gateway_ipv4(self) -> IPv4Address:
+        """The router's local address."""
+        return self.ipv4[1]
+
+    @property
+    def gateway_ipv6(self) -> IPv6Address | None:
+        """The router's local IPv6 address."""
+        return None if self.ipv6 is None else self.ipv6[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole small internet.
+
+    Attributes:
+        hosts: Machines directly on the wan.
+        sites: Networks behind routers.
+        names: Names that every node knows, as a public name server would tell them: (name, address).
+        resolvers: The name servers of every host that names none of its own.
+        wan_ipv4: The address of the router in the middle, node `wan`.
+        wan_ipv6: The same for IPv6.
+    """
+
+    hosts: tuple[Host, ...] = ()
+    sites: tuple[Site, ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
+    resolvers: tuple[str, ...] = ()
+    wan_ipv4: IPv4Address = field(default_factory=lambda: IPv4Address("203.0.113.1"))
+    wan_ipv6: IPv6Address = field(default_factory=lambda: IPv6Address("2001:db8:113::1"))
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for name in self.nodes():
+            if name in seen:
+                raise LabError(f"two nodes are called {name}")
+            seen.add(name)
+
+    def nodes(self) -> Iterator[str]:
+        """Every node's name, in the order they are made."""
+        yield "wan"
+        yield from (host.name for host in self.hosts)
+        for site in self.sites:
+            if site.carrier is not None:
+                yield site.carrier
+            yield site.router
+            yield from (host.name for host in site.hosts)
+
+
+def _check_name(name: str, longest: int) -> None:
+    if not _NAME.fullmatch(name) or len(name) > longest:
+        raise LabError(f"{name!r} is not a name of at most {longest} lower-case letters, digits and hyphens")
