@@ -81,6 +81,11 @@ class NatTable:
             binding.unused_until = now + LINGER_S.get(inside.protocol, LINGER_S[UDP]) if linger else now
             self._drop_unused(inside, now)
 
+    def outside_of(self, inside: Side) -> Side | None:
+        """How a flow looks outside, if it is bound."""
+        binding = self._by_inside.get(inside)
+        return None if binding is None else binding.outside
+
     def inside_of(self, outside: Side) -> Side | None:
         """The flow that a reply from outside belongs to."""
         return self._inside_by_outside.get(outside)

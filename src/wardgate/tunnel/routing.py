@@ -7,7 +7,7 @@ then the higher resource id. An entry is returned even if its filter denies, so 
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from wardgate.ids import ResourceId
@@ -27,12 +27,14 @@ class Route:
         filters: What the resource allows.
         domain: The name behind a proxy IP; `None` for networks and the internet.
         rank: How specific the name pattern is: greater wins.
+        is_internet: Whether it is there for everything else.
     """
 
     resource_id: ResourceId
     filters: Filters
     domain: str | None = None
     rank: tuple[int, ...] = ()
+    is_internet: bool = False
 
 
 _Key = tuple[IpAddress, int, int]
@@ -71,7 +73,7 @@ class RoutingTable:
 
     def add_internet(self, resource_id: ResourceId) -> None:
         """Routes everything that no other resource covers to this one."""
-        self._internet[resource_id] = Route(resource_id, ALLOW_ALL)
+        self._internet[resource_id] = Route(resource_id, ALLOW_ALL, is_internet=True)
         self._cache.clear()
 
     def remove(self, resource_id: ResourceId) -> None:
@@ -87,10 +89,18 @@ class RoutingTable:
         self._internet.pop(resource_id, None)
         self._cache.clear()
 
-    def remove_names(self, addresses: Iterable[IpAddress]) -> None:
-        """Forgets what stands behind these proxy IPs."""
-        for address in addresses:
-            self._name_count -= len(self._names.pop(address, {}))
+    def clear_names(self) -> None:
+        """Forgets what stands behind every proxy IP."""
+        self._names.clear()
+        self._name_count = 0
+        self._cache.clear()
+
+    def refilter(self, resource_id: ResourceId, filters: Filters) -> None:
+        """Gives the names of a resource other filters."""
+        for entries in self._names.values():
+            for key, route in entries.items():
+                if route.resource_id == resource_id:
+                    entries[key] = replace(route, filters=filters)
         self._cache.clear()
 
     def has_internet(self) -> bool:
