@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from wardgate.proto.agent import AgentEvent, Nominated, Pair, PairTransmit
-from wardgate.wire import probe as wire_probe
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.candidates import Candidate, Kind
-from wardgate.wire.probe import Probe
+from wardgate.wire.probes import Probe, decode_probe, encode_probe
 
 MAX_LOCALS = 16
 MAX_PAIRS = 128
@@ -239,12 +238,10 @@ class PathAgent:
 
     def handle_probe(self, pair: Pair, packet: bytes, now: float) -> bool:
         """Takes an inner packet and returns whether it was a probe, whatever became of it."""
-        if not wire_probe.is_probe(packet):
-            return False
-        probe = wire_probe.decode(packet)
+        probe = decode_probe(packet)
         if probe is None:
-            self.counts["malformed probes"] += 1
-        elif probe.is_reply:
+            return False
+        if probe.is_reply:
             self._handle_reply(pair, probe, now)
         else:
             self._handle_request(pair, probe, now)
@@ -252,7 +249,7 @@ class PathAgent:
 
     def _handle_request(self, pair: Pair, probe: Probe, now: float) -> None:
         path = self._ensure_path(pair, now)
-        self._transmits.append(PairTransmit(pair, wire_probe.encode(Probe(True, probe.pair_id, probe.sequence)), True))
+        self._transmits.append(PairTransmit(pair, encode_probe(probe.answer()), True))
         if path is None or path.rtt_s is not None or not self._probing:
             return
         if path.probe_at is None:
@@ -399,7 +396,7 @@ class PathAgent:
         path.sequence = (path.sequence + 1) & 0xFFFF
         path.probe_at, path.probed_at = now + self._gap(path), now
         path.probes += 1
-        self._transmits.append(PairTransmit(path.pair, wire_probe.encode(probe), True))
+        self._transmits.append(PairTransmit(path.pair, encode_probe(probe), True))
 
     def _gap(self, path: _Path) -> float:
         if path.probes >= PROBE_BUDGET and path.pair == self._primary:

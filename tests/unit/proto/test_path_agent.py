@@ -12,10 +12,9 @@ from wardgate.proto.path_agent import (
     PROBE_BUDGET,
     PathAgent,
 )
-from wardgate.wire import probe as wire_probe
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.candidates import Candidate, Kind
-from wardgate.wire.probe import Probe
+from wardgate.wire.probes import Probe, decode_probe, encode_probe
 
 HOST = SocketAddr("192.168.1.2", 52625)
 SRFLX = SocketAddr("203.0.113.21", 52625)
@@ -222,23 +221,23 @@ def test_reply_counts_only_on_its_pair_with_its_current_number() -> None:
 def test_request_is_answered_on_its_pair_and_wakes_a_quiet_one() -> None:
     agent = established(RELAYED)
     run(agent, 0.0, until=30.0)
-    request = wire_probe.encode(Probe(False, 99, 5))
+    request = encode_probe(Probe(False, 99, 5))
 
     assert agent.handle_probe(DIRECT, request, 40.0)
     agent.handle_timeout(40.0)
 
     answer, own = drain(agent)[:2]
-    assert answer == PairTransmit(DIRECT, wire_probe.encode(Probe(True, 99, 5)), True)
+    assert answer == PairTransmit(DIRECT, encode_probe(Probe(True, 99, 5)), True)
     assert own.pair == DIRECT
 
 
 def test_other_packets_and_damaged_probes_change_nothing() -> None:
     agent = established(RELAYED)
     drain(agent)
-    damaged = wire_probe.encode(Probe(False, 9, 9))[:-1] + b"\xff"
+    damaged = encode_probe(Probe(False, 9, 9))[:-1] + b"\xff"
 
     assert not agent.handle_probe(DIRECT, bytes(48), 0.1)
-    assert agent.handle_probe(DIRECT, damaged, 0.1)
+    assert not agent.handle_probe(DIRECT, damaged, 0.1)
     assert drain(agent) == []
 
 
@@ -419,14 +418,14 @@ def run(agent: PathAgent, now: float, until: float) -> list[tuple[float, PairTra
 
 def probes_by_pair(sent: Iterable[PairTransmit]) -> dict[Pair, bytes]:
     """The last probe request of each pair."""
-    probes = [(transmit, wire_probe.decode(transmit.payload)) for transmit in sent if transmit.inner]
+    probes = [(transmit, decode_probe(transmit.payload)) for transmit in sent if transmit.inner]
     return {transmit.pair: transmit.payload for transmit, probe in probes if probe and not probe.is_reply}
 
 
 def encoded_reply(request: bytes) -> bytes:
-    decoded = wire_probe.decode(request)
+    decoded = decode_probe(request)
     assert decoded
-    return wire_probe.encode(decoded._replace(is_reply=True))
+    return encode_probe(decoded.answer())
 
 
 def reply(agent: PathAgent, pair: Pair, request: bytes, now: float) -> None:
