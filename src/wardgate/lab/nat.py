@@ -125,7 +125,7 @@ class RouterRules:
 
     def _leaving(self) -> Sequence[str]:
         """Packets that need a public source: those for the uplink, and those that turn around inside."""
-        hairpin = f"oifname {LOCAL} ct status & dnat == dnat ct original ip daddr {self.public}"
+        hairpin = f"iifname {LOCAL} oifname {LOCAL} ct original ip daddr {self.public}"
         return (f"oifname {UPLINK}", hairpin) if self.kind in _LOOSE else (f"oifname {UPLINK}",)
 
     def _ipv6(self) -> list[str]:

@@ -14,15 +14,20 @@ from pyroute2 import IPRoute
 
 from wardgate.lab import namespaces
 
-LOCALHOST_INDEX = 1
+LOOPBACK_INDEX = 1
 NO_DUPLICATE_DETECTION = 2  # IFA_F_NODAD
 ONLINK = 4  # RTNH_F_ONLINK
-QUIET_IPV6 = {
+DEFAULTS = {
     "net/ipv6/conf/all/accept_dad": "0",
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/all/accept_ra": "0",
     "net/ipv6/conf/default/accept_ra": "0",
+    # A switch that shows its frames to the IP rules makes a NAT see packets twice, on the wrong interfaces.
+    "net/bridge/bridge-nf-call-iptables": "0",
+    "net/bridge/bridge-nf-call-ip6tables": "0",
+    "net/bridge/bridge-nf-call-arptables": "0",
 }
+"""Kernel settings of every node, where this kernel has them."""
 
 
 class _HasNetwork(Protocol):
@@ -56,10 +61,10 @@ class Network:
         """Opens the node's netlink socket and brings its loopback up."""
         with namespaces.inside_network(self._nodes[node].net):
             self._netlink_by_node[node] = IPRoute()
-            if os.path.isdir("/proc/sys/net/ipv6"):
-                for key, value in QUIET_IPV6.items():
+            for key, value in DEFAULTS.items():
+                if os.path.exists(f"/proc/sys/{key}"):
                     _write_sysctl(key, value)
-        self._netlink_by_node[node].link("set", index=LOCALHOST_INDEX, state="up")
+        self._netlink_by_node[node].link("set", index=LOOPBACK_INDEX, state="up")
 
     def apply(self, operation: Mapping[str, Any]) -> None:
         """Does one operation.
