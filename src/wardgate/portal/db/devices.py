@@ -1,0 +1,101 @@
+"""Devices: found or made when they connect, and their tunnel addresses."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import InstrumentedAttribute
+
+from wardgate.errors import Conflict
+from wardgate.portal.db.scope import UnitOfWork
+from wardgate.portal.db.tables import Device
+from wardgate.portal.domain.subjects import Location
+from wardgate.portal.domain.tunnel_ips import ipv4_candidates, ipv6_candidates
+
+HARDWARE_IDS: Final = ("device_serial", "device_uuid", "identifier_for_vendor", "firebase_installation_id")
+_PROBE: Final = 64
+_MAX_PROBES: Final = 2**21 // _PROBE
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """What a device says of itself when it connects, and from where."""
+
+    public_key: str
+    user_agent: str
+    version: str | None
+    remote_ip: str | None
+    location: Location
+    name: str | None
+    firezone_id: str | None
+    hardware_ids: tuple[tuple[str, str], ...]
+    token_id: str
+    at: datetime
+
+
+async def find_client(unit: UnitOfWork, actor_id: str, firezone_id: str) -> Device | None:
+    """The actor's device with that self-reported id."""
+    query = unit.select(Device).where(Device.actor_id == actor_id, Device.firezone_id == firezone_id)
+    return (await unit.session.scalars(query)).one_or_none()
+
+
+async def find_gateway(unit: UnitOfWork, site_id: str, firezone_id: str) -> Device | None:
+    """The site's gateway with that self-reported id."""
+    query = unit.select(Device).where(Device.site_id == site_id, Device.firezone_id == firezone_id)
+    return (await unit.session.scalars(query)).one_or_none()
+
+
+async def create_device(unit: UnitOfWork, **columns: Any) -> Device:
+    """A new device with tunnel addresses of its own.
+
+    Raises:
+        Conflict: The account's address pool is used up.
+    """
+    start = secrets.randbelow(2**21)
+    device = Device(
+        account_id=unit.account_id,
+        ipv4=await _free(unit, Device.ipv4, ipv4_candidates(start)),
+        ipv6=await _free(unit, Device.ipv6, ipv6_candidates(start)),
+        psk_base=secrets.token_bytes(32),
+        **columns,
+    )
+    await unit.insert(device)
+    return device
+
+
+async def _free(unit: UnitOfWork, column: InstrumentedAttribute[str], candidates: Iterator[str]) -> str:
+    for _ in range(_MAX_PROBES):
+        some = list(islice(candidates, _PROBE))
+        query = select(column).where(Device.account_id == unit.account_id, column.in_(some))
+        taken = set((await unit.session.scalars(query)).all())
+        for address in some:
+            if address not in taken:
+                return address
+    raise Conflict("all tunnel addresses of the account are taken")
+
+
+async def record_session(unit: UnitOfWork, device: Device, seen: Connecting) -> None:
+    """Keeps what a device connected with; no change event comes of it."""
+    columns: dict[str, Any] = {
+        "public_key": seen.public_key,
+        "last_seen_user_agent": seen.user_agent[:255],
+        "last_seen_remote_ip": seen.remote_ip,
+        "last_seen_remote_ip_location_region": seen.location.region,
+        "last_seen_remote_ip_location_city": seen.location.city,
+        "last_seen_remote_ip_location_lat": seen.location.lat,
+        "last_seen_remote_ip_location_lon": seen.location.lon,
+        "last_seen_version": seen.version,
+        "last_seen_at": seen.at,
+        **dict(seen.hardware_ids),
+    }
+    columns["client_token_id" if device.type == "client" else "gateway_token_id"] = seen.token_id
+    await unit.update(device, silent=True, **columns)
+
+
+def short_name(choose: Callable[[str], str] = secrets.choice) -> str:
+    """Five random letters, for a gateway that gave no name."""
+    return "".join(choose("abcdefghijklmnopqrstuvwxyz") for _ in range(5))

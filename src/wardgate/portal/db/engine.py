@@ -1,0 +1,190 @@
+"""Opening a database: only ours, never a newer one, and migrated before use.
+
+SQLite runs in WAL mode with one writer at a time; who waits for the writer waits in the event loop, not in a thread.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from wardgate.errors import SettingError
+from wardgate.portal.clock import Clock
+from wardgate.portal.db.scope import Scope, UnitOfWork
+from wardgate.portal.domain.subjects import Subject
+
+APPLICATION_ID: Final = 0x57_41_52_44  # "WARD", at offset 68 of the file
+_SQLITE_MAGIC: Final = b"SQLite format 3\x00"
+_DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+
+
+class Database:
+    """The portal's tables, behind scopes and units of work."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        """Checks the file; nothing is opened or changed yet.
+
+        Raises:
+            SettingError: The URL is not one of a database, or the file is not ours or from a newer version.
+        """
+        parsed = _parse(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        if self.is_sqlite and parsed.database:
+            _check_file(Path(parsed.database))
+        self._clock = clock
+        self._engine = _create_engine(parsed, self.is_sqlite)
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._writer = asyncio.Lock() if self.is_sqlite else None
+        self.commit_listeners: list[Callable[[], None]] = []
+
+    async def migrate(self) -> None:
+        """Brings the tables to this version.
+
+        Raises:
+            SettingError: The tables are of a newer version.
+        """
+        async with self._engine.execution_options(write=True).begin() as connection:
+            await connection.run_sync(_upgrade)
+
+    async def close(self) -> None:
+        """Lets go of all connections."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def scoped(self, subject: Subject) -> AsyncIterator[Scope]:
+        """Reads in the subject's account."""
+        async with self._sessions() as session:
+            yield Scope(session, subject)
+
+    @asynccontextmanager
+    async def unscoped(self) -> AsyncIterator[AsyncSession]:
+        """Reads and writes across accounts: for system code that has no subject yet."""
+        async with self._sessions() as session:
+            yield session
+
+    @asynccontextmanager
+    async def unscoped_write(self) -> AsyncIterator[AsyncSession]:
+        """Writes outside of any account, and commits; such changes reach no channel."""
+        async with self._writer or nullcontext(), self._write_session() as session:
+            yield session
+            await session.commit()
+
+    @asynccontextmanager
+    async def writing(self, subject: Subject) -> AsyncIterator[UnitOfWork]:
+        """Changes rows in the subject's account; commits on leaving, with an outbox row for each change.
+
+        Callbacks given to `after_commit` run before the next writer starts, so their order is that of the commits.
+        """
+        async with self._writer or nullcontext():
+            async with self._write_session() as session:
+                unit = UnitOfWork(session, subject, self._clock.utc_now())
+                yield unit
+                await unit.record()
+                await session.commit()
+            for callback in unit.committed:
+                callback()
+        if unit.has_changes:
+            self.notify()
+
+    def notify(self) -> None:
+        """Wakes whoever looks at the outbox."""
+        for listener in self.commit_listeners:
+            listener()
+
+    async def ping(self) -> None:
+        """Asks the database a trivial question."""
+        async with self._engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    def _write_session(self) -> AsyncSession:
+        return self._sessions(bind=self._engine.execution_options(write=True))
+
+
+def _parse(url: str) -> Any:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingError("database: must be a URL such as sqlite:///wardgate.db or postgresql://…") from None
+    driver = _DRIVERS.get(parsed.get_backend_name())
+    if driver is None:
+        raise SettingError(f"database: {parsed.get_backend_name()!r} is not one of sqlite, postgresql")
+    return parsed.set(drivername=driver)
+
+
+def _create_engine(url: Any, is_sqlite: bool) -> AsyncEngine:
+    try:
+        engine = create_async_engine(url, pool_pre_ping=not is_sqlite)
+    except ModuleNotFoundError as error:
+        raise SettingError(f"database: the Python package {error.name} is needed for this URL") from None
+    if is_sqlite:
+        event.listen(engine.sync_engine, "connect", _on_connect)
+        event.listen(engine.sync_engine, "begin", _on_begin)
+    return engine
+
+
+def _on_connect(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=NORMAL", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    is_writing = connection.get_execution_options().get("write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+
+def _check_file(path: Path) -> None:
+    """Looks at the header alone, so that a file which is not ours stays as it is."""
+    if not path.parent.is_dir():
+        raise SettingError(f"database: the directory {path.parent} does not exist")
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SettingError(f"database: {path} cannot be read: {error.strerror}") from None
+    if not header:
+        return
+    if not header.startswith(_SQLITE_MAGIC) or len(header) < 100:
+        raise SettingError(f"database: {path} is not an SQLite database; it was left untouched")
+    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        raise SettingError(f"database: {path} belongs to another program; it was left untouched")
+    newest = len(_revisions())
+    if int.from_bytes(header[60:64], "big") > newest:
+        raise SettingError(f"database: {path} was made by a newer version of Wardgate; it was left untouched")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _revisions() -> list[str]:
+    return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
+
+
+def _upgrade(connection: Connection) -> None:
+    known = _revisions()
+    current = MigrationContext.configure(connection).get_current_heads()
+    if any(revision not in known for revision in current):
+        raise SettingError("database: it was made by a newer version of Wardgate; it was left untouched")
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.exec_driver_sql(f"PRAGMA user_version = {len(known)}")

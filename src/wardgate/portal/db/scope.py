@@ -1,0 +1,217 @@
+"""The only way to a tenant's rows: a scope reads within one account, a unit of work changes rows and records it.
+
+Every insert, update and delete goes through `UnitOfWork`, which writes the outbox and the change log in the same
+transaction and follows the cascading references itself, so that a grant which goes with its policy is seen to go.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+from sqlalchemy import ForeignKeyConstraint, Select, select
+from sqlalchemy import inspect as inspect_row
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from wardgate.errors import InvalidInput, NotFound
+from wardgate.ids import AccountId
+from wardgate.portal.db.tables import NOT_AUDITED, REDACTED, Account, Base, ChangeLog, OutboxEntry, TenantRow
+from wardgate.portal.domain.checks import is_uuid
+from wardgate.portal.domain.subjects import Subject
+
+_R = TypeVar("_R", bound=TenantRow)
+REDACTION: Final = "[redacted]"
+TAKEN: Final = "has already been taken"
+
+
+class Scope:
+    """Reads the rows of one account."""
+
+    def __init__(self, session: AsyncSession, subject: Subject) -> None:
+        self.session = session
+        self.subject = subject
+
+    @property
+    def account_id(self) -> AccountId:
+        """The account that everything here is about."""
+        return self.subject.account_id
+
+    def select(self, table: type[_R]) -> Select[_R]:
+        """A query for the account's rows of a table."""
+        return select(table).where(table.account_id == self.account_id)
+
+    async def find(self, table: type[_R], row_id: str) -> _R | None:
+        """The row with that id, if it is the account's."""
+        if not is_uuid(row_id):
+            return None
+        return await self.session.get(table, (self.account_id, row_id.lower()))
+
+    async def get(self, table: type[_R], row_id: str) -> _R:
+        """The row with that id.
+
+        Raises:
+            NotFound: There is none in this account.
+        """
+        row = await self.find(table, row_id)
+        if row is None:
+            raise NotFound(f"{table.__tablename__} has no {row_id}")
+        return row
+
+    async def all(self, query: Select[_R]) -> Sequence[_R]:
+        """All rows that a query gives."""
+        return (await self.session.scalars(query)).all()
+
+    async def account(self) -> Account:
+        """The account itself.
+
+        Raises:
+            NotFound: It was deleted.
+        """
+        account = await self.session.get(Account, self.account_id)
+        if account is None:
+            raise NotFound("the account is gone")
+        return account
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row that was changed: both sides as JSON, without secrets."""
+
+    object: str
+    operation: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class UnitOfWork(Scope):
+    """Changes rows of one account in one transaction."""
+
+    def __init__(self, session: AsyncSession, subject: Subject, at: datetime) -> None:
+        super().__init__(session, subject)
+        self.at = at
+        self.committed: list[Callable[[], None]] = []
+        self._changes: list[Change] = []
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether anything was changed that others are told."""
+        return bool(self._changes)
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Calls back once the changes are durable, before any later change is."""
+        self.committed.append(callback)
+
+    async def insert(self, row: Base, *, unique: str | None = None, silent: bool = False) -> None:
+        """Adds a row.
+
+        Args:
+            unique: The field to name if the row collides with another one.
+            silent: Whether nobody is told, as with grants, which their maker delivers itself.
+
+        Raises:
+            InvalidInput: It collides.
+        """
+        self.session.add(row)
+        await self._flush(unique)
+        if not silent:
+            self._changes.append(Change(row.__tablename__, "insert", None, as_json(row)))
+
+    async def update(self, row: Base, *, unique: str | None = None, silent: bool = False, **values: Any) -> bool:
+        """Sets columns; whether anything is different now.
+
+        Raises:
+            InvalidInput: The row collides with another one.
+        """
+        before = as_json(row)
+        changed = {name: value for name, value in values.items() if getattr(row, name) != value}
+        if not changed:
+            return False
+        for name, value in changed.items():
+            setattr(row, name, value)
+        await self._flush(unique)
+        if not silent:
+            self._changes.append(Change(row.__tablename__, "update", before, as_json(row)))
+        return True
+
+    async def delete(self, row: Base) -> None:
+        """Removes a row and, before it, all rows that exist only because of it."""
+        for child_table, constraint in _cascades(type(row)):
+            condition = [
+                element.parent == getattr(row, element.column.key) for element in constraint.elements
+            ]  # each referencing column equals the referenced one
+            for child in (await self.session.scalars(select(child_table).where(*condition))).all():
+                await self.delete(child)
+        if inspect_row(row).deleted or row not in self.session:
+            return
+        before = as_json(row)
+        await self.session.delete(row)
+        await self.session.flush()
+        self._changes.append(Change(row.__tablename__, "delete", before, None))
+
+    async def record(self) -> None:
+        """Writes outbox and change log for what was changed so far."""
+        commit_id = str(uuid4())
+        account_exists = await self.session.get(Account, self.account_id) is not None
+        subject = None if self.subject.kind == "system" else self.subject.for_log()
+        seed = int(self.at.timestamp() * 1_000_000) % 2**52
+        salt = secrets.randbelow(2**20)
+        for number, change in enumerate(self._changes):
+            self.session.add(
+                OutboxEntry(
+                    account_id=self.account_id,
+                    commit_id=commit_id,
+                    object=change.object,
+                    operation=change.operation,
+                    before=change.before,
+                    after=change.after,
+                )
+            )
+            if account_exists and change.object not in NOT_AUDITED:
+                self.session.add(
+                    ChangeLog(
+                        account_id=self.account_id,
+                        log_id=f"c{seed:013x}{number % 2**20:05x}{salt:05x}",
+                        timestamp=self.at,
+                        operation=change.operation,
+                        object=change.object,
+                        before=change.before,
+                        after=change.after,
+                        subject=subject,
+                    )
+                )
+            await self.session.flush()
+
+    async def _flush(self, unique: str | None) -> None:
+        try:
+            await self.session.flush()
+        except IntegrityError as error:
+            if unique is None:
+                raise
+            raise InvalidInput({unique: [TAKEN]}) from error
+
+
+def as_json(row: Base) -> dict[str, Any]:
+    """A row as JSON, secrets blotted out."""
+    values = {}
+    for attribute in inspect_row(type(row)).column_attrs:
+        name = attribute.columns[0].name
+        value = getattr(row, attribute.key)
+        if name in REDACTED:
+            value = None if value is None else REDACTION
+        values[name] = value.isoformat() if isinstance(value, datetime) else value
+    return values
+
+
+@cache
+def _cascades(table: type[Base]) -> list[tuple[type[Base], ForeignKeyConstraint]]:
+    found: list[tuple[type[Base], ForeignKeyConstraint]] = []
+    for mapper in Base.registry.mappers:
+        kind = mapper.class_
+        for constraint in kind.__table__.foreign_key_constraints:
+            if constraint.referred_table is table.__table__ and constraint.ondelete == "CASCADE":
+                found.append((kind, constraint))
+    return sorted(found, key=lambda one: one[0].__tablename__)

@@ -1,0 +1,1 @@
+"""The portal's rules, on plain values: pure functions without database, sockets or clock."""

@@ -1,0 +1,243 @@
+"""Conditions of a policy: what they may say, and whether they hold now and until when.
+
+Source: portal-domain section 2.4. All conditions of a policy must hold. A whole day lasts until midnight, an empty list
+is refused, and an unknown region fails `is_in` and `is_not_in` alike, because nothing is known that could allow access.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from ipaddress import ip_address, ip_network
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from wardgate.errors import InvalidInput
+from wardgate.portal.domain.checks import is_uuid
+
+OPERATORS: Final[dict[str, tuple[str, ...]]] = {
+    "remote_ip_location_region": ("is_in", "is_not_in"),
+    "remote_ip": ("is_in_cidr", "is_not_in_cidr"),
+    "auth_provider_id": ("is_in", "is_not_in"),
+    "current_utc_datetime": ("is_in_day_of_week_time_ranges",),
+    "client_verified": ("is",),
+}
+_DAYS: Final = "MTWRFSU"
+_TIME: Final = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?", re.ASCII)
+_REGION: Final = re.compile(r"[A-Z]{2}", re.ASCII)
+_DAY_S: Final = 24 * 3600
+_MAX_VALUES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A limit on a policy."""
+
+    property: str
+    operator: str
+    values: tuple[str, ...]
+
+    def stored(self) -> dict[str, Any]:
+        """The form of the database and of the REST API."""
+        return {"property": self.property, "operator": self.operator, "values": list(self.values)}
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What conditions look at: of the current connection, at this moment.
+
+    Attributes:
+        at: An aware instant.
+    """
+
+    at: datetime
+    remote_ip: str | None = None
+    region: str | None = None
+    auth_provider_id: str | None = None
+    is_verified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """All conditions hold; until `expires_at` if a time range ends then."""
+
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Violated:
+    """The properties whose conditions do not hold, in the order of the conditions."""
+
+    properties: tuple[str, ...]
+
+
+def parse_conditions(value: object) -> tuple[Condition, ...]:
+    """Reads conditions as people give them.
+
+    Raises:
+        InvalidInput: A property, operator or value is not allowed, or a property comes twice.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise _invalid("is invalid")
+    conditions = tuple(_condition(one) for one in value)
+    properties = [one.property for one in conditions]
+    if len(set(properties)) != len(properties):
+        raise _invalid("may have each property only once")
+    return conditions
+
+
+def evaluate(conditions: Sequence[Condition], circumstances: Circumstances) -> Passed | Violated:
+    """Whether all hold, and until when."""
+    violated: list[str] = []
+    expires_at: datetime | None = None
+    for condition in conditions:
+        outcome = _evaluate_one(condition, circumstances)
+        if outcome is False:
+            violated.append(condition.property)
+        elif isinstance(outcome, datetime):
+            expires_at = outcome if expires_at is None else min(expires_at, outcome)
+    return Violated(tuple(violated)) if violated else Passed(expires_at)
+
+
+def _evaluate_one(condition: Condition, now: Circumstances) -> bool | datetime:
+    negated = condition.operator.startswith("is_not")
+    match condition.property:
+        case "remote_ip_location_region":
+            return now.region is not None and (now.region in condition.values) is not negated
+        case "remote_ip":
+            return now.remote_ip is not None and _is_in_any(now.remote_ip, condition.values) is not negated
+        case "auth_provider_id":
+            return (now.auth_provider_id in condition.values) is not negated
+        case "client_verified":
+            return now.is_verified or condition.values != ("true",)
+        case "current_utc_datetime":
+            return _end_of_matching_range(condition.values, now.at) or False
+        case _:
+            return False
+
+
+def _is_in_any(remote_ip: str, networks: Sequence[str]) -> bool:
+    try:
+        address = ip_address(remote_ip)
+    except ValueError:
+        return False
+    return any(address in ip_network(one, strict=False) for one in networks)
+
+
+# --- time ranges ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _DayRanges:
+    day: str
+    ranges: tuple[tuple[int, int], ...]
+    zone: ZoneInfo
+
+
+def _end_of_matching_range(values: Sequence[str], at: datetime) -> datetime | None:
+    by_zone: dict[str, list[tuple[int, int]]] = {}
+    for value in values:
+        one = _parse_day(value)
+        if one.day == _DAYS[at.astimezone(one.zone).weekday()]:
+            by_zone.setdefault(one.zone.key, []).extend(one.ranges)
+    ends = [_end_in_zone(_merged(ranges), at.astimezone(ZoneInfo(zone))) for zone, ranges in by_zone.items()]
+    return max((end for end in ends if end is not None), default=None)
+
+
+def _end_in_zone(ranges: list[tuple[int, int]], local: datetime) -> datetime | None:
+    now_s = local.hour * 3600 + local.minute * 60 + local.second
+    for start, end in ranges:
+        if start <= now_s <= end:
+            midnight = datetime.combine(local.date(), time(), local.tzinfo)
+            if end >= _DAY_S:
+                wall = datetime.combine(local.date() + timedelta(days=1), time(), local.tzinfo)
+            else:
+                wall = midnight.replace(hour=end // 3600, minute=end // 60 % 60, second=end % 60)
+            return max(wall.astimezone(UTC), local.astimezone(UTC))
+    return None
+
+
+def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _parse_day(value: str) -> _DayRanges:
+    day, _, rest = value.partition("/")
+    ranges, separator, zone = rest.partition("/")
+    if len(day) != 1 or day not in _DAYS or not separator:
+        raise _invalid(f"has a time that is not day/ranges/zone: {value!r}")
+    try:
+        zone_info = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise _invalid(f"has an unknown time zone: {value!r}") from None
+    if ranges == "true":
+        return _DayRanges(day, ((0, _DAY_S),), zone_info)
+    return _DayRanges(day, tuple(_time_range(one, value) for one in ranges.split(",") if one), zone_info)
+
+
+def _time_range(text: str, value: str) -> tuple[int, int]:
+    start_text, separator, end_text = text.strip().partition("-")
+    start, end = _seconds(start_text), _seconds(end_text)
+    if not separator or start is None or end is None:
+        raise _invalid(f"has a time range that is not HH:MM-HH:MM: {value!r}")
+    if start > end:
+        raise _invalid(f"has a time range that starts after its end: {value!r}")
+    return start, _DAY_S if end == _DAY_S - 1 else end
+
+
+def _seconds(text: str) -> int | None:
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    hour, minute, second = (int(part or 0) for part in match.groups())
+    if (hour, minute, second) == (24, 0, 0):
+        return _DAY_S
+    return hour * 3600 + minute * 60 + second if hour < 24 and minute < 60 and second < 60 else None
+
+
+# --- checking what people give --------------------------------------------------------------------------------------
+
+
+def _condition(value: object) -> Condition:
+    if not isinstance(value, Mapping):
+        raise _invalid("is invalid")
+    name = value.get("property", "remote_ip_location_region")
+    operator = value.get("operator", "is_in")
+    values = value.get("values")
+    if not isinstance(name, str) or name not in OPERATORS:
+        raise _invalid(f"has an unknown property: {name!r}")
+    if operator not in OPERATORS[name]:
+        raise _invalid(f"has an operator that {name} does not allow: {operator!r}")
+    if not isinstance(values, list | tuple) or not values or len(values) > _MAX_VALUES:
+        raise _invalid(f"needs a list of values for {name}")
+    if not all(isinstance(one, str) for one in values) or len(set(values)) != len(values):
+        raise _invalid(f"needs different texts as values of {name}")
+    return Condition(name, operator, tuple(_checked(name, one.strip()) for one in values))
+
+
+def _checked(name: str, value: str) -> str:
+    match name:
+        case "remote_ip_location_region" if not _REGION.fullmatch(value):
+            raise _invalid(f"needs two-letter country codes: {value!r}")
+        case "remote_ip":
+            try:
+                return str(ip_network(value, strict=False)) if "/" in value else str(ip_address(value))
+            except ValueError:
+                raise _invalid(f"needs addresses or networks: {value!r}") from None
+        case "auth_provider_id" if not is_uuid(value):
+            raise _invalid(f"needs ids of sign-in providers: {value!r}")
+        case "client_verified" if value not in ("true", "false"):
+            raise _invalid("needs true or false for client_verified")
+        case "current_utc_datetime":
+            _parse_day(value)
+    return value
+
+
+def _invalid(text: str) -> InvalidInput:
+    return InvalidInput({"conditions": [text]})

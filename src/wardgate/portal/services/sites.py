@@ -1,0 +1,111 @@
+"""Sites and their gateways."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from wardgate.errors import Forbidden, NotFound
+from wardgate.portal.db.devices import create_device, short_name
+from wardgate.portal.db.scope import UnitOfWork
+from wardgate.portal.db.tables import Device, Site
+from wardgate.portal.domain import checks
+
+
+async def create_site(unit: UnitOfWork, fields: Mapping[str, Any]) -> Site:
+    """Makes a site.
+
+    Raises:
+        InvalidInput: The name is not acceptable or taken.
+    """
+    problems = checks.Problems()
+    name = checks.text(problems, fields, "name", most=64)
+    problems.raise_if_any()
+    site = Site(account_id=unit.account_id, name=name)
+    await unit.insert(site, unique="name")
+    return site
+
+
+async def update_site(unit: UnitOfWork, site_id: str, fields: Mapping[str, Any]) -> Site:
+    """Renames a site.
+
+    Raises:
+        NotFound: There is no such site.
+        Forbidden: It is the system's.
+        InvalidInput: The name is not acceptable or taken.
+    """
+    site = await _editable(unit, site_id)
+    problems = checks.Problems()
+    name = checks.text(problems, {"name": site.name, **fields}, "name", most=64)
+    problems.raise_if_any()
+    await unit.update(site, unique="name", name=name)
+    return site
+
+
+async def delete_site(unit: UnitOfWork, site_id: str) -> Site:
+    """Removes a site with its gateways, their tokens and its resources.
+
+    Raises:
+        NotFound: There is no such site.
+        Forbidden: It is the system's.
+    """
+    site = await _editable(unit, site_id)
+    await unit.delete(site)
+    return site
+
+
+async def _editable(unit: UnitOfWork, site_id: str) -> Site:
+    site = await unit.get(Site, site_id)
+    if site.managed_by == "system":
+        raise Forbidden("the Internet site is managed by the system")
+    return site
+
+
+async def create_gateway(unit: UnitOfWork, site_id: str, fields: Mapping[str, Any]) -> Device:
+    """Makes a gateway before it first connects; without a name it gets five random letters.
+
+    Raises:
+        NotFound: There is no such site.
+        InvalidInput: The name is not acceptable.
+    """
+    site = await unit.get(Site, site_id)
+    problems = checks.Problems()
+    name = checks.text(problems, fields, "name") if "name" in fields else short_name()
+    problems.raise_if_any()
+    return await create_device(unit, type="gateway", site_id=site.id, name=name)
+
+
+async def get_gateway(unit: UnitOfWork, site_id: str, gateway_id: str) -> Device:
+    """A gateway of that site.
+
+    Raises:
+        NotFound: There is none.
+    """
+    device = await unit.get(Device, gateway_id)
+    if device.type != "gateway" or device.site_id != site_id.lower():
+        raise NotFound(f"the site has no gateway {gateway_id}")
+    return device
+
+
+async def update_gateway(unit: UnitOfWork, site_id: str, gateway_id: str, fields: Mapping[str, Any]) -> Device:
+    """Renames a gateway.
+
+    Raises:
+        NotFound: The site has no such gateway.
+        InvalidInput: The name is not acceptable.
+    """
+    device = await get_gateway(unit, site_id, gateway_id)
+    problems = checks.Problems()
+    name = checks.text(problems, fields, "name")
+    problems.raise_if_any()
+    await unit.update(device, name=name)
+    return device
+
+
+async def delete_gateway(unit: UnitOfWork, site_id: str, gateway_id: str) -> Device:
+    """Removes a gateway with its tokens; it is disconnected.
+
+    Raises:
+        NotFound: The site has no such gateway.
+    """
+    device = await get_gateway(unit, site_id, gateway_id)
+    await unit.delete(device)
+    return device
