@@ -1,0 +1,62 @@
+"""Runs a test's body in network and user namespaces of its own, so that it may change the network."""
+
+import ctypes
+import functools
+import os
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWNET: Final = 0x40000000
+
+
+def _unshare() -> None:
+    user, group = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def _in_child(body: Callable[[], None]) -> tuple[int, str]:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status, report = 1, ""
+        try:
+            _unshare()
+            body()
+            status = 0
+        except BaseException:
+            report = traceback.format_exc()
+        os.write(writer, report.encode()[:60000])
+        os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        report = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), report
+
+
+@functools.cache
+def _is_possible() -> bool:
+    return _in_child(lambda: None)[0] == 0
+
+
+def in_namespace(body: Callable[[], None]) -> Callable[[], None]:
+    """The test, run in a child process; skipped where namespaces are not allowed."""
+
+    @pytest.mark.netns
+    @functools.wraps(body)
+    def wrapper() -> None:
+        if not _is_possible():
+            pytest.skip("namespaces are not allowed here")
+        status, report = _in_child(body)
+        if status != 0:
+            pytest.fail(report, pytrace=False)
+
+    return wrapper
