@@ -4,11 +4,14 @@
 """
 
 from wardgate.lab import topologies
-from wardgate.lab.lab import Lab, Node
+from wardgate.lab.lab import Lab
+from wardgate.lab.node import Node
 from wardgate.lab.process import Completed, Process, wait_until
+from wardgate.lab.recording import Capture, capture
 from wardgate.lab.topology import Host, Link, Nat, NatKind, Site, Topology
 
 __all__ = [
+    "Capture",
     "Completed",
     "Host",
     "Lab",
@@ -19,6 +22,7 @@ __all__ = [
     "Process",
     "Site",
     "Topology",
+    "capture",
     "topologies",
     "wait_until",
 ]

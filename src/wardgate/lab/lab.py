@@ -12,31 +12,29 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
-from typing import Any, BinaryIO
 
 from wardgate.errors import LabError, LabUnavailable
-from wardgate.lab import messages, plan
+from wardgate.lab import messages, operations, plan
 from wardgate.lab.messages import Message
-from wardgate.lab.process import Completed, Process, outer_pid
-from wardgate.lab.topology import Host, Topology
+from wardgate.lab.node import Node, environment
+from wardgate.lab.process import outer_pid
+from wardgate.lab.topology import Host, Link, Nat, NatKind, Topology
 
 READY_TIMEOUT_S = 20.0
 CLOSE_TIMEOUT_S = 10.0
-SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 class Lab:
     """A small internet. Use it as a context manager; or call `start` and `close`.
 
     Attributes:
-        topology: What it was built from.
+        topology: What it is made of at the moment.
         setup_s: How long building took.
     """
 
@@ -71,7 +69,7 @@ class Lab:
             self._start_supervisor()
             for name in self.topology.nodes():
                 _, (holder,) = self._request({"request": "node", "name": name, "files": self._files(name)})
-                self._nodes[name] = Node(self, name, outer_pid(holder))
+                self._nodes[name] = Node(self._request, name, outer_pid(holder))
                 os.close(holder)
             self.apply(plan.plan(self.topology, ipv6=self._has_ipv6))
         except BaseException:
@@ -121,6 +119,68 @@ class Lab:
         for operation in operations:
             self._request({"request": "apply", "operations": [operation]})
 
+    def set_link(self, name: str, link: Link) -> None:
+        """Changes a wire while it is in use; loss of 1 cuts it.
+
+        Args:
+            name: A host, for its wire; the router at a site's edge (`client-nat`), for the site's wire to the wan.
+            link: What the wire is from now on. Only a wire that was built with a delay can have another one.
+
+        Raises:
+            LabError: There is no such wire, or the delay cannot be changed.
+        """
+        near, far = plan.wire_ends(self.topology, name)
+        changed, before = _with_link(self.topology, name, link)
+        if before.delay_ms != link.delay_ms:
+            if before.delay_ms == 0 or link.delay_ms == 0:
+                raise LabError("a wire that was built without a delay cannot get one, nor can one lose it")
+            self.apply([operations.delay(*near, link.delay_ms)])
+        self.apply([operation for end in (near, far) for operation in operations.end_properties(*end, before, link)])
+        self.topology = changed
+
+    def set_nat(self, site_name: str, nat: Nat) -> None:
+        """Makes a site's router another kind of NAT; it forgets its mappings, as after a restart.
+
+        Raises:
+            LabError: It would take another number of routers, or other addresses.
+        """
+        site = self.topology.site(site_name)
+        for kind in (NatKind.CARRIER_GRADE, NatKind.NONE):
+            if (site.nat.kind is kind) != (nat.kind is kind):
+                raise LabError(f"a running site cannot change from {site.nat.kind} to {nat.kind}")
+        changed = replace(site, nat=nat)
+        self.apply(plan.new_nat_rules(changed))
+        self.topology = self.topology.with_site(changed)
+
+    def set_public_address(self, site_name: str, ipv4: IPv4Address, ipv6: IPv6Address | None = None) -> None:
+        """Gives a site another address on the wan, as a provider may at any time; hosts inside are not told."""
+        before = self.topology.site(site_name)
+        after = replace(before, public_ipv4=ipv4, public_ipv6=ipv6 or before.public_ipv6)
+        changed = self.topology.with_site(after)
+        self.apply(plan.new_public_address(changed, before, after, self._has_ipv6))
+        self.topology = changed
+
+    def move_host(self, name: str, site_name: str | None, ipv4: IPv4Address, ipv6: IPv6Address | None = None) -> None:
+        """Unplugs a host and plugs it in elsewhere, with other addresses: roaming.
+
+        Args:
+            name: The host; its programs keep running and lose the interface for a moment.
+            site_name: Where it goes; `None` is the wan.
+            ipv4: Its address there.
+            ipv6: The same for IPv6; `None` for none.
+        """
+        before, _ = self.topology.host(name)
+        near, _ = plan.wire_ends(self.topology, name)
+        after = replace(before, ipv4=ipv4, ipv6=ipv6)
+        changed = self.topology.with_host(after, site_name)
+        made = [operations.delete_link(*near)]
+        if site_name is None:
+            made += plan.wan_host(changed, after, self._has_ipv6)
+        else:
+            made += plan.site_host(changed.site(site_name), after, self._has_ipv6)
+        self.apply(made)
+        self.topology = changed
+
     def _request(self, request: Message, descriptors: Sequence[int] = ()) -> tuple[Message, list[int]]:
         with self._lock:
             if self._control is None:
@@ -150,7 +210,7 @@ class Lab:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
-            env=_environment(None),
+            env=environment(None),
         )
         theirs.close()
         os.close(lifeline_read)
@@ -183,158 +243,12 @@ class Lab:
             yield from site.hosts
 
 
-class Node:
-    """One machine in the lab: a host, a router, or the wan.
-
-    Attributes:
-        name: Its name in the topology; also its host name.
-        holder_pid: A process on this machine that is in the node's namespaces, for `nsenter -t`.
-    """
-
-    def __init__(self, lab: Lab, name: str, holder_pid: int) -> None:
-        self._lab = lab
-        self.name = name
-        self.holder_pid = holder_pid
-
-    def __repr__(self) -> str:
-        return f"<Node {self.name}>"
-
-    def spawn(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str] | None = None,
-        log_path: Path | str | None = None,
-        cwd: Path | str | None = None,
-    ) -> Process:
-        """Starts a program and returns at once.
-
-        Args:
-            argv: The program and its arguments; without a slash, it is looked up in `PATH`.
-            env: Added to the caller's environment.
-            log_path: A file that gets all its output, appended; without one, the output is dropped.
-            cwd: Where it starts; the caller's directory if not given.
-
-        Raises:
-            LabError: It could not be started.
-        """
-        path = None if log_path is None else Path(log_path)
-        with open(os.devnull, "rb") as nothing, open(path or os.devnull, "ab") as output:
-            return self.spawn_with(argv, (nothing, output, output), env=env, cwd=cwd, log_path=path)
-
-    def spawn_with(
-        self,
-        argv: Sequence[str],
-        streams: tuple[Any, Any, Any],
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | str | None = None,
-        log_path: Path | None = None,
-        terminal: bool = False,
-    ) -> Process:
-        """As `spawn`, with files of the caller as input, output and errors; `terminal` makes the first its terminal."""
-        words = [str(argument) for argument in argv]
-        request = {
-            "request": "spawn",
-            "node": self.name,
-            "argv": words,
-            "env": _environment(env),
-            "cwd": str(cwd or Path.cwd()),
-            "terminal": terminal,
-        }
-        reply, (pidfd,) = self._lab._request(request, [stream.fileno() for stream in streams])
-        return Process(self.name, words, log_path, pidfd, reply["token"], self._lab_status)
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_s: float = 30.0,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | str | None = None,
-        stdin: bytes = b"",
-    ) -> Completed:
-        """Runs a program to its end and gives what it wrote.
-
-        Raises:
-            LabError: It could not be started.
-            TimeoutError: It did not end in time; it has been killed.
-        """
-        began = time.monotonic()
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            given.write(stdin)
-            given.seek(0)
-            process = self.spawn_with(argv, (given, out, err), env=env, cwd=cwd)
-            try:
-                returncode = process.wait(timeout_s)
-            except BaseException:
-                process.kill()
-                raise
-            elapsed_s = time.monotonic() - began
-            return Completed(process.argv, returncode, _read_back(out), _read_back(err), elapsed_s)
-
-    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -> socket.socket:
-        """A socket on this node's network, in the caller's hands."""
-        request = {
-            "request": "socket",
-            "node": self.name,
-            "family": int(family),
-            "kind": int(kind),
-            "protocol": protocol,
-        }
-        _, (descriptor,) = self._lab._request(request)
-        return socket.socket(fileno=descriptor)
-
-    @contextmanager
-    def open_file(self, path: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> Iterator[BinaryIO]:
-        """A file as this node sees it, in the caller's hands.
-
-        Raises:
-            LabError: It could not be opened.
-        """
-        _, (descriptor,) = self._lab._request(
-            {"request": "open", "node": self.name, "path": path, "flags": flags, "mode": mode}
-        )
-        with os.fdopen(descriptor, "wb" if flags & os.O_WRONLY else "rb") as file:
-            yield file
-
-    def read_text(self, path: str) -> str:
-        """The text of a file as this node sees it."""
-        with self.open_file(path) as file:
-            return file.read().decode()
-
-    def write_text(self, path: str, text: str) -> None:
-        """Writes a file as this node sees it; its own `/etc` and `/run`, else the machine's."""
-        with self.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
-            file.write(text.encode())
-
-    def path_exists(self, path: str) -> bool:
-        """Whether this node sees something at this path."""
-        try:
-            with self.open_file(path, os.O_PATH):
-                return True
-        except LabError:
-            return False
-
-    def _lab_status(self, token: int) -> int | None:
-        try:
-            reply, _ = self._lab._request({"request": "status", "token": token})
-        except LabError:
-            return None
-        status: int | None = reply["status"]
-        return status
-
-
-def _environment(added: Mapping[str, str] | None) -> dict[str, str]:
-    merged = {**os.environ, **(added or {})}
-    present = merged.get("PATH", "/usr/bin:/bin").split(":")
-    merged["PATH"] = ":".join([*present, *(path for path in SYSTEM_DIRECTORIES if path not in present)])
-    return merged
-
-
-def _read_back(file: BinaryIO) -> str:
-    file.seek(0)
-    return file.read().decode("utf-8", errors="backslashreplace")
+def _with_link(topology: Topology, name: str, link: Link) -> tuple[Topology, Link]:
+    for site in topology.sites:
+        if site.edge == name:
+            return topology.with_site(replace(site, link=link)), site.link
+    host, at = topology.host(name)
+    return topology.with_host(replace(host, link=link), None if at is None else at.name), host.link
 
 
 def _explain(refusal: str) -> str:

@@ -144,16 +144,27 @@ def _chain(name: str, hook: str, rules: Sequence[str]) -> list[str]:
 
 
 def loss_script(interface: str, share: float) -> str:
-    """An nftables script that drops this share of the packets that arrive at an interface; zero drops none."""
+    """An nftables script that drops this share of the packets that arrive at an interface; zero drops none.
+
+    Address resolution is spared unless the wire is cut: its lost packets would stand for seconds, not for a packet.
+    """
     table = f"loss-{interface}"
-    lines = [f'table netdev "{table}"', f'delete table netdev "{table}"']
+    lines = [f"table netdev {table}", f"delete table netdev {table}"]
     if share > 0:
-        parts = round(share * 1_000_000)
         lines += [
-            f'table netdev "{table}" {{',
+            f"table netdev {table} {{",
             f'chain arriving {{ type filter hook ingress device "{interface}" priority 0; policy accept;',
-            f"numgen random mod 1000000 < {parts} counter drop",
+            *(_lose(share) if share < 1 else ["counter drop"]),
             "}",
             "}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _lose(share: float) -> list[str]:
+    parts = max(1, min(999_999, round(share * 1_000_000)))
+    return [
+        "ether type arp accept",
+        "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+        f"numgen random mod 1000000 < {parts} counter drop",
+    ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from wardgate.lab import namespaces
 
@@ -54,6 +55,8 @@ class Network:
             "sysctl": self.sysctl,
             "rules": self.rules,
             "rate": self.rate,
+            "mtu": self.mtu,
+            "forget_flows": self.forget_flows,
             "whole_packets": self.whole_packets,
         }
 
@@ -153,6 +156,19 @@ class Network:
             return
         burst = max(bits_per_s // 8 // 250, 2 * (mtu + 14))
         netlink.tc("replace", "tbf", index, 0x10000, rate=bits_per_s // 8, burst=burst, latency="50ms")
+
+    def mtu(self, node: str, interface: str, mtu: int) -> None:
+        """Sets the largest packet that an interface sends."""
+        self._netlink_by_node[node].link("set", index=self._index(node, interface), mtu=mtu)
+
+    def forget_flows(self, node: str) -> None:
+        """Empties the node's connection tracking table, as a router does that restarts."""
+        with namespaces.inside_network(self._nodes[node].net):
+            table = NFCTSocket()
+        try:
+            table.flush()
+        finally:
+            table.close()
 
     def whole_packets(self, node: str, interface: str, enabled: bool) -> None:
         """Whether super-packets may cross this interface whole; a lossy link takes them apart, to lose each alone."""

@@ -33,8 +33,10 @@ def wire(node: str, interface: str, peer_node: str, peer_interface: str, link: L
 
 
 def end_properties(node: str, interface: str, before: Link, after: Link) -> list[Message]:
-    """Changes rate and loss at one end of a wire."""
+    """Changes MTU, rate and loss at one end of a wire."""
     changed: list[Message] = []
+    if before.mtu != after.mtu:
+        changed.append(mtu(node, interface, after.mtu))
     if before.rate_mbit != after.rate_mbit:
         bits = 0 if after.rate_mbit is None else max(1, round(after.rate_mbit * 1_000_000))
         changed.append({"op": "rate", "node": node, "interface": interface, "bits_per_s": bits, "mtu": after.mtu})
@@ -58,6 +60,21 @@ def attach(node: str, interface: str, bridge_name: str) -> Message:
 def up(node: str, interface: str) -> Message:
     """An interface comes up."""
     return {"op": "up", "node": node, "interface": interface}
+
+
+def mtu(node: str, interface: str, value: int) -> Message:
+    """The largest packet that an interface sends."""
+    return {"op": "mtu", "node": node, "interface": interface, "mtu": value}
+
+
+def delay(node: str, interface: str, delay_ms: float) -> Message:
+    """Another delay for the wire that ends there."""
+    return {"op": "delay", "node": node, "interface": interface, "delay_ms": delay_ms}
+
+
+def forget_flows(node: str) -> Message:
+    """The node forgets every flow that it tracked."""
+    return {"op": "forget_flows", "node": node}
 
 
 def address(node: str, interface: str, value: Address, prefix: int) -> Message:

@@ -6,6 +6,7 @@ alone and a packet that is too big is answered with an ICMP error. A site's rout
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from wardgate.errors import LabError
 from wardgate.lab import operations as ops
 from wardgate.lab.messages import Message
 from wardgate.lab.nat import LOCAL, UPLINK, RouterRules
@@ -79,6 +80,36 @@ def nat_rules(site: Site) -> list[Message]:
         inner, inner_public = NatKind.PORT_RESTRICTED, _carrier_network(site)[2]
     made += _timeouts(site.router, nat.timeout_s)
     return [*made, ops.rules(site.router, RouterRules(inner, str(inner_public), nat.timeout_s).script())]
+
+
+def new_nat_rules(site: Site) -> list[Message]:
+    """As `nat_rules`, for a site that is running: its routers forget every flow as well."""
+    routers = [site.router] if site.carrier is None else [site.carrier, site.router]
+    return [*nat_rules(site), *(ops.forget_flows(router) for router in routers)]
+
+
+def new_public_address(topology: Topology, before: Site, after: Site, ipv6: bool) -> list[Message]:
+    """Gives a running site's edge other addresses on the wan; routes to the old ones go."""
+    gone = [ip_network(address) for address in (before.public_ipv4, before.public_ipv6 if ipv6 else None) if address]
+    made = [ops.delete_route(WAN, old, before.edge) for old in gone]
+    made += [ops.flush_addresses(before.edge, UPLINK), ops.flush_addresses(WAN, before.edge)]
+    return [*made, *join_edge(topology, after, ipv6), *new_nat_rules(after)]
+
+
+def wire_ends(topology: Topology, name: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Both ends, (node, interface), of a host's wire, or of that of a site's edge towards the wan.
+
+    Raises:
+        LabError: No host and no edge is called that.
+    """
+    if any(host.name == name for host in topology.hosts):
+        return (name, HOST_INTERFACE), (WAN, name)
+    for site in topology.sites:
+        if site.edge == name:
+            return (site.edge, UPLINK), (WAN, site.edge)
+        if any(host.name == name for host in site.hosts):
+            return (name, HOST_INTERFACE), (site.router, name)
+    raise LabError(f"neither a host nor a router at the wan is called {name!r}")
 
 
 def _site(topology: Topology, index: int, site: Site, ipv6: bool) -> list[Message]:

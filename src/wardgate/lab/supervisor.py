@@ -23,7 +23,7 @@ from wardgate.lab import messages, namespaces
 from wardgate.lab.messages import Message
 from wardgate.lab.namespaces import Clone, Mount
 from wardgate.lab.network import Network
-from wardgate.lab.nodes import NamespaceFds, hold_node
+from wardgate.lab.node_namespaces import NamespaceFds, hold_node
 
 STOP_GRACE_S = 3.0
 """How long programs may take to end after SIGTERM."""

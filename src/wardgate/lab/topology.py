@@ -5,7 +5,7 @@ Nothing here touches the machine. `plan.py` turns a topology into operations, `l
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -195,6 +195,46 @@ class Topology:
             if name in seen:
                 raise LabError(f"two nodes are called {name}")
             seen.add(name)
+
+    def site(self, name: str) -> Site:
+        """The site of that name.
+
+        Raises:
+            LabError: There is none.
+        """
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise LabError(f"there is no site {name!r}")
+
+    def host(self, name: str) -> tuple[Host, Site | None]:
+        """The host of that name, and the site it is at; `None` on the wan.
+
+        Raises:
+            LabError: There is none.
+        """
+        for site in (None, *self.sites):
+            for host in self.hosts if site is None else site.hosts:
+                if host.name == name:
+                    return host, site
+        raise LabError(f"there is no host {name!r}")
+
+    def with_site(self, changed: Site) -> "Topology":
+        """The same with another value for the site of that name."""
+        return replace(self, sites=tuple(changed if site.name == changed.name else site for site in self.sites))
+
+    def with_host(self, changed: Host, site_name: str | None) -> "Topology":
+        """The same with this host at that site, or on the wan, and the host of its name nowhere else."""
+
+        def rest(hosts: tuple[Host, ...]) -> tuple[Host, ...]:
+            return tuple(host for host in hosts if host.name != changed.name)
+
+        hosts = (*rest(self.hosts), changed) if site_name is None else rest(self.hosts)
+        sites = (
+            replace(site, hosts=(*rest(site.hosts), changed) if site.name == site_name else rest(site.hosts))
+            for site in self.sites
+        )
+        return replace(self, hosts=hosts, sites=tuple(sites))
 
     def nodes(self) -> Iterator[str]:
         """Every node's name, in the order they are made."""
