@@ -99,7 +99,10 @@ class PacketUpcall:
 
 @final
 class DatagramUpcall:
-    """A datagram that is not data of a known session: STUN, handshake, cookie, unknown. Relayed ones come whole."""
+    """A datagram that is not a data message: STUN, handshake, cookie, unknown. Relayed ones come whole.
+
+    Data messages of sessions that we do not have are counted and dropped.
+    """
 
     local: Addr
     remote: Addr
@@ -153,7 +156,9 @@ class Flow:
         from_peer: bool,
         idle_s: float,
         unconfirmed_idle_s: float,
-    ) -> Flow: ...
+        icmp_reply_first: bool = False,
+    ) -> Flow:
+        """Raises ValueError if the addresses are of different families."""
 
 @final
 class FlowReport:
@@ -213,7 +218,7 @@ class Engine:
     # sessions: at most 8 a peer, the oldest goes; reject-after 180 s, replay window 8192
     def add_session(self, peer: int, keypair: Keypair, now: float, initiator_stops_after_s: float = 180.0) -> None:
         """Ours as initiator seals at once; as responder after its first valid packet (`confirmed`). Raises KeyError
-        if the index is taken, ValueError if the keypair was used before."""
+        if the index is taken, ValueError if the keypair was used before, OverflowError if there are too many peers."""
 
     def remove_session(self, local_index: int) -> bool: ...
 
@@ -233,9 +238,10 @@ class Engine:
     def remove_peer(self, peer: int) -> list[FlowReport]:
         """Removes its sessions, path and flows."""
 
-    # flows
+    # flows; a TCP flow is over at once after a RST, 5 s after the last packet once both sides sent FIN
     def add_flow(self, flow: Flow, now: float) -> bool:
-        """False if a table bound was met (counted) or either key is taken by another flow id; same id replaces."""
+        """False if a table bound was met (counted) or either key is taken by another live flow; the same id replaces
+        and its figures go on."""
 
     def remove_flow(self, flow_id: int) -> FlowReport | None: ...
     def remove_flows(self, peer: int, authorization: int | None = None) -> list[FlowReport]: ...

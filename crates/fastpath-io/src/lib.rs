@@ -1,1 +1,4 @@
-//! TUN devices, UDP sockets and the threads around the packet path. The one crate with `unsafe`.
+//! TUN devices, UDP sockets and the threads around the packet path. The one crate with `unsafe`, which it needs for
+//! system calls alone.
+
+pub mod event;

@@ -1,10 +1,21 @@
 //! The packet path's Python face: converts, releases the GIL, maps errors; decides nothing.
 
+mod address;
+mod engine;
+mod flow;
 mod noise;
+mod upcall;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _fastpath(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    noise::register(module)
+    noise::register(module)?;
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<engine::PeerActivity>()?;
+    module.add_class::<flow::Flow>()?;
+    module.add_class::<flow::FlowReport>()?;
+    module.add_class::<upcall::PacketUpcall>()?;
+    module.add_class::<upcall::DatagramUpcall>()?;
+    module.add_class::<upcall::SessionUpcall>()
 }

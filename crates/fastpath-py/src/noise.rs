@@ -62,6 +62,18 @@ pub struct Keypair {
     keys: Mutex<Option<noise::Keypair>>,
 }
 
+impl Keypair {
+    pub fn take(&self) -> Option<noise::Keypair> {
+        self.keys.lock().ok()?.take()
+    }
+
+    pub fn put_back(&self, keys: noise::Keypair) {
+        if let Ok(mut slot) = self.keys.lock() {
+            *slot = Some(keys);
+        }
+    }
+}
+
 impl From<noise::Keypair> for Keypair {
     fn from(keys: noise::Keypair) -> Self {
         Self {

@@ -4,4 +4,21 @@
 
 #![forbid(unsafe_code)]
 
+mod checksum;
+mod clock;
+pub mod coalesce;
+pub mod counters;
+pub mod engine;
+pub mod flow;
+pub mod net_path;
 pub mod noise;
+pub mod packet;
+pub mod peer;
+mod replay;
+pub mod send_queue;
+mod session;
+pub mod split;
+pub mod tables;
+pub mod tun_path;
+pub mod upcall;
+pub mod virtio;

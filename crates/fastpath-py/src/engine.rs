@@ -1,0 +1,218 @@
+//! The engine as Python sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use fastpath::engine::{Engine as Native, Limits};
+use fastpath::flow::FlowReport as NativeReport;
+use fastpath::peer::Path;
+use fastpath::tables::{Bounds, TableError};
+use fastpath_io::event::Event;
+use pyo3::exceptions::{PyKeyError, PyOSError, PyOverflowError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::address::{Addr, to_native, to_python};
+use crate::flow::{Flow, FlowReport};
+use crate::noise::Keypair;
+use crate::upcall;
+
+fn refused(error: TableError) -> PyErr {
+    match error {
+        TableError::TooManyPeers => PyOverflowError::new_err("too many peers"),
+        TableError::IndexTaken => PyKeyError::new_err("the local index is taken"),
+        TableError::MixedFamilies => PyValueError::new_err("the addresses of a flow must be of one family"),
+    }
+}
+
+fn reports(native: Vec<NativeReport>) -> Vec<FlowReport> {
+    native.into_iter().map(FlowReport::from).collect()
+}
+
+fn packets(py: Python<'_>, packets: Vec<Vec<u8>>) -> Vec<Bound<'_, PyBytes>> {
+    packets.iter().map(|packet| PyBytes::new(py, packet)).collect()
+}
+
+/// `(local, remote, payload)`
+type Datagram<'py> = (Option<Addr>, Addr, Bound<'py, PyBytes>);
+
+#[pyclass(frozen, get_all, module = "wardgate._fastpath")]
+#[derive(Default)]
+pub struct PeerActivity {
+    last_data_sent_at: f64,
+    last_data_received_at: f64,
+    last_sent_at: f64,
+    last_received_at: f64,
+    first_unanswered_at: f64,
+    last_flow_packet_at: f64,
+    sent_packets: u64,
+    sent_bytes: u64,
+    received_packets: u64,
+    received_bytes: u64,
+    sending_index: u32,
+}
+
+#[pyclass(frozen, module = "wardgate._fastpath")]
+pub struct Engine {
+    pub native: Arc<Native>,
+    waiting: Event,
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (*, max_peers = 16384, max_flows = 262_144, max_flows_per_peer = 65536, upcall_capacity = 4096,
+        upcalls_per_peer = 1024, mtu = 1280))]
+    fn new(
+        max_peers: usize,
+        max_flows: usize,
+        max_flows_per_peer: usize,
+        upcall_capacity: usize,
+        upcalls_per_peer: usize,
+        mtu: usize,
+    ) -> PyResult<Self> {
+        if !(576..=9000).contains(&mtu) {
+            return Err(PyValueError::new_err(format!("mtu must be 576 to 9000, not {mtu}")));
+        }
+        let waiting = Event::new().map_err(PyOSError::new_err)?;
+        let limits = Limits {
+            tables: Bounds { peers: max_peers, flows: max_flows, flows_per_peer: max_flows_per_peer },
+            upcalls: upcall_capacity,
+            upcalls_per_peer,
+            mtu,
+        };
+        Ok(Self { native: Arc::new(Native::new(limits, Box::new(waiting.clone()))), waiting })
+    }
+
+    #[pyo3(signature = (peer, keypair, now, initiator_stops_after_s = 180.0))]
+    fn add_session(&self, peer: u32, keypair: &Keypair, now: f64, initiator_stops_after_s: f64) -> PyResult<()> {
+        let keys = keypair.take().ok_or_else(|| PyValueError::new_err("the keypair was used before"))?;
+        let added = self.native.add_session(peer, &keys, now, initiator_stops_after_s);
+        if added.is_err() {
+            keypair.put_back(keys);
+        }
+        added.map_err(refused)
+    }
+
+    fn remove_session(&self, local_index: u32) -> bool {
+        self.native.remove_session(local_index)
+    }
+
+    #[pyo3(signature = (peer, local, remote, channel = None))]
+    fn set_path(&self, peer: u32, local: Option<Addr>, remote: Addr, channel: Option<u16>) -> PyResult<()> {
+        let local = local.as_ref().map(to_native).transpose()?;
+        let path = Path { local, remote: to_native(&remote)?, channel };
+        self.native.set_path(peer, path).map_err(refused)
+    }
+
+    fn clear_path(&self, peer: u32) {
+        self.native.clear_path(peer);
+    }
+
+    fn add_channel(&self, relay: Addr, channel: u16) -> PyResult<()> {
+        self.native.add_channel(to_native(&relay)?, channel);
+        Ok(())
+    }
+
+    fn remove_channel(&self, relay: Addr, channel: u16) -> PyResult<()> {
+        self.native.remove_channel(to_native(&relay)?, channel);
+        Ok(())
+    }
+
+    fn add_relay(&self, relay: Addr) -> PyResult<()> {
+        self.native.add_relay(to_native(&relay)?);
+        Ok(())
+    }
+
+    fn remove_relay(&self, relay: Addr) -> PyResult<()> {
+        self.native.remove_relay(to_native(&relay)?);
+        Ok(())
+    }
+
+    fn remove_peer(&self, py: Python<'_>, peer: u32) -> Vec<FlowReport> {
+        reports(py.detach(|| self.native.remove_peer(peer)))
+    }
+
+    fn add_flow(&self, flow: &Flow, now: f64) -> PyResult<bool> {
+        self.native.add_flow(flow.0.clone(), now).map_err(refused)
+    }
+
+    fn remove_flow(&self, flow_id: u64) -> Option<FlowReport> {
+        self.native.remove_flow(flow_id).map(FlowReport::from)
+    }
+
+    #[pyo3(signature = (peer, authorization = None))]
+    fn remove_flows(&self, py: Python<'_>, peer: u32, authorization: Option<u64>) -> Vec<FlowReport> {
+        reports(py.detach(|| self.native.remove_flows(peer, authorization)))
+    }
+
+    #[pyo3(signature = (now, limit = 4096))]
+    fn expire_flows(&self, py: Python<'_>, now: f64, limit: usize) -> Vec<FlowReport> {
+        reports(py.detach(|| self.native.expire_flows(now, limit)))
+    }
+
+    #[pyo3(signature = (limit = 4096))]
+    fn flows(&self, py: Python<'_>, limit: usize) -> Vec<FlowReport> {
+        reports(py.detach(|| self.native.flows(limit)))
+    }
+
+    fn seal<'py>(&self, py: Python<'py>, peer: u32, packet: &[u8], now: f64) -> Option<Bound<'py, PyBytes>> {
+        self.native.seal(peer, packet, now).map(|message| PyBytes::new(py, &message))
+    }
+
+    fn handle_tun<'py>(&self, py: Python<'py>, packet: &[u8], now: f64) -> Vec<Datagram<'py>> {
+        let datagrams = self.native.handle_tun(packet, now);
+        let convert = |(local, remote, payload): fastpath::engine::Datagram| {
+            (local.map(to_python), to_python(remote), PyBytes::new(py, &payload))
+        };
+        datagrams.into_iter().map(convert).collect()
+    }
+
+    fn handle_datagram<'py>(
+        &self,
+        py: Python<'py>,
+        local: Addr,
+        remote: Addr,
+        payload: &[u8],
+        now: f64,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let (local, remote) = (to_native(&local)?, to_native(&remote)?);
+        Ok(packets(py, self.native.handle_datagram(local, remote, payload, now)))
+    }
+
+    fn handle_inner<'py>(&self, py: Python<'py>, peer: u32, packet: &[u8], now: f64) -> Vec<Bound<'py, PyBytes>> {
+        packets(py, self.native.handle_inner(peer, packet, now))
+    }
+
+    #[pyo3(signature = (limit = 256))]
+    fn poll_upcalls(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<Py<PyAny>>> {
+        let upcalls = py.detach(|| self.native.ring.poll(limit));
+        upcalls.into_iter().map(|one| upcall::convert(py, one)).collect()
+    }
+
+    fn upcall_fd(&self) -> i32 {
+        self.waiting.fd()
+    }
+
+    fn activity(&self, peer: u32) -> PeerActivity {
+        let Some(peer) = self.native.peer(peer) else { return PeerActivity::default() };
+        let activity = &peer.activity;
+        PeerActivity {
+            last_data_sent_at: activity.last_data_sent_at.get(),
+            last_data_received_at: activity.last_data_received_at.get(),
+            last_sent_at: activity.last_sent_at.get(),
+            last_received_at: activity.last_received_at.get(),
+            first_unanswered_at: activity.first_unanswered_at.get(),
+            last_flow_packet_at: activity.last_flow_packet_at.get(),
+            sent_packets: activity.sent_packets.load(Relaxed),
+            sent_bytes: activity.sent_bytes.load(Relaxed),
+            received_packets: activity.received_packets.load(Relaxed),
+            received_bytes: activity.received_bytes.load(Relaxed),
+            sending_index: peer.sending_index(),
+        }
+    }
+
+    fn counters(&self) -> std::collections::BTreeMap<&'static str, u64> {
+        self.native.counters.each().collect()
+    }
+}

@@ -1,0 +1,299 @@
+//! IP packets as the flow table sees them: where the headers are, and which flow they belong to.
+
+use std::net::{IpAddr, SocketAddr};
+
+pub const ICMP: u8 = 1;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
+
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const PSH: u8 = 0x08;
+pub const ACK: u8 = 0x10;
+pub const CWR: u8 = 0x80;
+
+/// Why a packet is not forwarded by anyone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PacketError {
+    Malformed,
+    Fragmented,
+    /// An IPv6 extension header, which could hide a transport header from a filter.
+    ExtensionHeader,
+    /// An IPv4 source route, which would send the packet past the destination that was allowed.
+    SourceRouted,
+}
+
+/// What a flow is looked up by: addresses, ports (ICMP echo: the identifier twice) and protocol of one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    source: [u8; 16],
+    destination: [u8; 16],
+    source_port: u16,
+    destination_port: u16,
+    protocol: u8,
+    /// Bit 0: IPv6; bit 1: an echo reply.
+    kind: u8,
+}
+
+impl FlowKey {
+    /// `None` if the addresses are of different families.
+    #[must_use]
+    pub fn new(protocol: u8, source: SocketAddr, destination: SocketAddr, is_echo_reply: bool) -> Option<Self> {
+        (source.is_ipv6() == destination.is_ipv6()).then(|| Self {
+            source: octets(source.ip()),
+            destination: octets(destination.ip()),
+            source_port: source.port(),
+            destination_port: destination.port(),
+            protocol,
+            kind: u8::from(source.is_ipv6()) | u8::from(is_echo_reply) << 1,
+        })
+    }
+}
+
+/// The address, an IPv4 one in front and the rest zero.
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&ip.octets());
+            bytes
+        }
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+/// A packet's headers, found and checked once.
+#[derive(Debug, Clone, Copy)]
+pub struct Headers {
+    pub is_v6: bool,
+    pub protocol: u8,
+    /// Where the transport header starts.
+    pub transport: usize,
+    /// Where the transport payload starts; equals `transport` for protocols without known headers.
+    pub payload: usize,
+    /// The packet's length by its IP header; what follows is padding.
+    pub len: usize,
+    pub tcp_flags: u8,
+    /// `None` for packets that never belong to a flow, such as ICMP errors.
+    pub key: Option<FlowKey>,
+}
+
+impl Headers {
+    /// Reads the headers of a packet.
+    ///
+    /// # Errors
+    /// If the packet is malformed or of a kind that is never forwarded.
+    pub fn parse(packet: &[u8]) -> Result<Self, PacketError> {
+        match packet.first().map(|first| first >> 4) {
+            Some(4) => Self::parse_v4(packet),
+            Some(6) => Self::parse_v6(packet),
+            _ => Err(PacketError::Malformed),
+        }
+    }
+
+    fn parse_v4(packet: &[u8]) -> Result<Self, PacketError> {
+        if packet.len() < 20 {
+            return Err(PacketError::Malformed);
+        }
+        let header_len = usize::from(packet[0] & 0x0f) * 4;
+        let len = usize::from(u16_at(packet, 2));
+        if header_len < 20 || len < header_len || packet.len() < len {
+            return Err(PacketError::Malformed);
+        }
+        if u16_at(packet, 6) & 0x3fff != 0 {
+            return Err(PacketError::Fragmented);
+        }
+        if header_len > 20 && has_source_route(&packet[20..header_len]) {
+            return Err(PacketError::SourceRouted);
+        }
+        let mut key = FlowKey {
+            source: [0; 16],
+            destination: [0; 16],
+            source_port: 0,
+            destination_port: 0,
+            protocol: packet[9],
+            kind: 0,
+        };
+        key.source[..4].copy_from_slice(&packet[12..16]);
+        key.destination[..4].copy_from_slice(&packet[16..20]);
+        Self::with_transport(&packet[..len], header_len, key)
+    }
+
+    fn parse_v6(packet: &[u8]) -> Result<Self, PacketError> {
+        if packet.len() < 40 {
+            return Err(PacketError::Malformed);
+        }
+        let len = 40 + usize::from(u16_at(packet, 4));
+        if packet.len() < len {
+            return Err(PacketError::Malformed);
+        }
+        let protocol = packet[6];
+        match protocol {
+            44 => return Err(PacketError::Fragmented),
+            0 | 43 | 51 | 60 | 135 | 139 | 140 | 253 | 254 => return Err(PacketError::ExtensionHeader),
+            _ => {}
+        }
+        let mut key =
+            FlowKey { source: [0; 16], destination: [0; 16], source_port: 0, destination_port: 0, protocol, kind: 1 };
+        key.source.copy_from_slice(&packet[8..24]);
+        key.destination.copy_from_slice(&packet[24..40]);
+        Self::with_transport(&packet[..len], 40, key)
+    }
+
+    fn with_transport(packet: &[u8], transport: usize, mut key: FlowKey) -> Result<Self, PacketError> {
+        let rest = &packet[transport..];
+        let is_v6 = key.kind & 1 != 0;
+        let mut headers = Self {
+            is_v6,
+            protocol: key.protocol,
+            transport,
+            payload: transport,
+            len: packet.len(),
+            tcp_flags: 0,
+            key: None,
+        };
+        match key.protocol {
+            TCP => {
+                let header_len = rest.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+                if header_len < 20 || rest.len() < header_len {
+                    return Err(PacketError::Malformed);
+                }
+                headers.tcp_flags = rest[13];
+                headers.payload = transport + header_len;
+            }
+            UDP => {
+                if rest.len() < 8 {
+                    return Err(PacketError::Malformed);
+                }
+                headers.payload = transport + 8;
+            }
+            ICMP | ICMPV6 => {
+                if rest.len() < 8 || (key.protocol == ICMPV6) != is_v6 {
+                    return Err(PacketError::Malformed);
+                }
+                let is_reply = match (rest[0], rest[1], is_v6) {
+                    (8, 0, false) | (128, 0, true) => false,
+                    (0, 0, false) | (129, 0, true) => true,
+                    _ => return Ok(headers),
+                };
+                headers.payload = transport + 8;
+                key.kind |= u8::from(is_reply) << 1;
+                key.source_port = u16_at(rest, 4);
+                key.destination_port = key.source_port;
+                headers.key = Some(key);
+                return Ok(headers);
+            }
+            _ => {
+                headers.key = Some(key);
+                return Ok(headers);
+            }
+        }
+        key.source_port = u16_at(rest, 0);
+        key.destination_port = u16_at(rest, 2);
+        headers.key = Some(key);
+        Ok(headers)
+    }
+
+    /// Source and destination address as they lie in the packet.
+    #[must_use]
+    pub fn addresses(&self) -> std::ops::Range<usize> {
+        if self.is_v6 { 8..40 } else { 12..20 }
+    }
+
+    /// Where the transport checksum lies, if the protocol has one that we know.
+    #[must_use]
+    pub fn checksum_at(&self) -> Option<usize> {
+        match self.protocol {
+            TCP => Some(self.transport + 16),
+            UDP => Some(self.transport + 6),
+            ICMP | ICMPV6 => Some(self.transport + 2),
+            _ => None,
+        }
+    }
+}
+
+/// The ECN bits of an IP packet that [`Headers::parse`] accepted.
+#[must_use]
+pub fn ecn(packet: &[u8]) -> u8 {
+    match packet[0] >> 4 {
+        4 => packet[1] & 3,
+        _ => (packet[1] >> 4) & 3,
+    }
+}
+
+/// Marks a packet that says it understands ECN as having met congestion; others stay as they are (RFC 6040 lets only
+/// this bit in).
+pub fn mark_congestion(packet: &mut [u8]) {
+    if !matches!(ecn(packet), 1 | 2) {
+        return;
+    }
+    if packet[0] >> 4 == 4 {
+        let old = [packet[0], packet[1]];
+        packet[1] |= 3;
+        let change = crate::checksum::delta(&old, &packet[..2]);
+        let field = crate::checksum::apply([packet[10], packet[11]], change);
+        packet[10..12].copy_from_slice(&field);
+    } else {
+        packet[1] |= 0x30;
+    }
+}
+
+fn has_source_route(mut options: &[u8]) -> bool {
+    while let [kind, rest @ ..] = options {
+        match kind {
+            0 => return false,
+            1 => options = rest,
+            131 | 137 => return true,
+            _ => {
+                let len = rest.first().map_or(0, |len| usize::from(*len));
+                if len < 2 || len > options.len() {
+                    return false;
+                }
+                options = &options[len..];
+            }
+        }
+    }
+    false
+}
+
+#[must_use]
+pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[must_use]
+pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_or_are_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), v6: bool) {
+            if let Some(first) = bytes.first_mut() {
+                *first = if v6 { 0x60 } else { 0x45 };
+            }
+            if let Ok(headers) = Headers::parse(&bytes) {
+                prop_assert!(headers.transport <= headers.payload && headers.payload <= headers.len);
+                prop_assert!(headers.len <= bytes.len());
+                if let (Some(at), Some(_)) = (headers.checksum_at(), headers.key) {
+                    prop_assert!(at + 2 <= headers.len);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_route_hides_behind_padding_options() {
+        assert!(has_source_route(&[1, 1, 68, 4, 0, 0, 131, 3]));
+        assert!(!has_source_route(&[1, 68, 4, 0, 0, 0, 131, 3]));
+        assert!(!has_source_route(&[7, 200, 131]));
+    }
+}

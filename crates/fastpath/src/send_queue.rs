@@ -1,0 +1,151 @@
+//! Datagrams on their way out, gathered into as few sends as the kernel allows (UDP GSO).
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+/// The kernel cuts one send into at most so many datagrams.
+const MAX_SEGMENTS: usize = 64;
+/// The longest payload of one UDP send over IPv4.
+const MAX_SEND: usize = 65507;
+/// So much waiting is worth a send at once.
+const FULL: usize = 128 * 1024;
+
+/// Where a datagram goes and with which ECN mark; only equal ones share a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    pub local: Option<SocketAddr>,
+    pub remote: SocketAddr,
+    pub ecn: u8,
+}
+
+/// One send: datagrams of `segment` bytes each, the last one perhaps shorter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Send {
+    pub to: Destination,
+    pub segment: usize,
+    pub segments: usize,
+    range: Range<usize>,
+}
+
+pub struct SendQueue {
+    /// Kept at its greatest length, so that nothing is zeroed or allocated twice.
+    arena: Vec<u8>,
+    used: usize,
+    sends: Vec<Send>,
+    max_segments: usize,
+}
+
+impl SendQueue {
+    /// Without `gso` each datagram is a send of its own.
+    #[must_use]
+    pub fn new(gso: bool) -> Self {
+        let mut queue = Self { arena: Vec::new(), used: 0, sends: Vec::new(), max_segments: 1 };
+        queue.set_gso(gso);
+        queue
+    }
+
+    pub fn set_gso(&mut self, gso: bool) {
+        self.max_segments = if gso { MAX_SEGMENTS } else { 1 };
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sends.is_empty()
+    }
+
+    /// Whether it is time to send, more would only add delay.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.used >= FULL
+    }
+
+    /// Appends a datagram of `len` bytes and returns the room for it, holding arbitrary bytes.
+    ///
+    /// Only the newest send is ever extended, so the order of datagrams is that of the calls.
+    pub fn append(&mut self, to: Destination, len: usize) -> &mut [u8] {
+        let range = self.used..self.used + len;
+        if self.arena.len() < range.end {
+            self.arena.resize(range.end.max(2 * self.arena.len()), 0);
+        }
+        self.used = range.end;
+        match self.sends.last_mut() {
+            Some(send) if send.to == to && send.has_room(len, self.max_segments) => {
+                send.range.end = range.end;
+                send.segments += 1;
+            }
+            _ => self.sends.push(Send { to, segment: len, segments: 1, range: range.clone() }),
+        }
+        &mut self.arena[range]
+    }
+
+    /// The sends in order.
+    #[must_use]
+    pub fn sends(&self) -> &[Send] {
+        &self.sends
+    }
+
+    #[must_use]
+    pub fn payload(&self, send: &Send) -> &[u8] {
+        &self.arena[send.range.clone()]
+    }
+
+    /// The datagrams of a send, one by one.
+    pub fn datagrams<'a>(&'a self, send: &Send) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.payload(send).chunks(send.segment.max(1))
+    }
+
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.sends.clear();
+    }
+}
+
+impl Send {
+    fn has_room(&self, len: usize, max_segments: usize) -> bool {
+        self.segments < max_segments
+            && len <= self.segment
+            && self.range.len() == self.segments * self.segment
+            && self.range.len() + len <= MAX_SEND
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn to(port: u16) -> Destination {
+        Destination { local: None, remote: ([10, 0, 0, 1], port).into(), ecn: 0 }
+    }
+
+    proptest! {
+        #[test]
+        fn datagrams_leave_whole_and_in_order(
+            datagrams in proptest::collection::vec((1u16..3, 1usize..2000, any::<u8>()), 0..300),
+            gso: bool,
+        ) {
+            let mut queue = SendQueue::new(gso);
+            for (port, len, fill) in &datagrams {
+                queue.append(to(*port), *len).fill(*fill);
+            }
+            let mut sent = Vec::new();
+            for send in queue.sends() {
+                prop_assert!(send.segments <= MAX_SEGMENTS && queue.payload(send).len() <= MAX_SEND);
+                prop_assert_eq!(queue.datagrams(send).count(), send.segments);
+                sent.extend(queue.datagrams(send).map(|d| (send.to.remote.port(), d.len(), d[0])));
+            }
+            prop_assert_eq!(sent, datagrams);
+        }
+    }
+
+    #[test]
+    fn a_shorter_datagram_ends_its_send() {
+        let mut queue = SendQueue::new(true);
+        for len in [100, 100, 60, 60, 100] {
+            queue.append(to(1), len);
+        }
+        let shape: Vec<_> = queue.sends().iter().map(|send| (send.segment, send.segments)).collect();
+        assert_eq!(shape, [(100, 3), (60, 1), (100, 1)]);
+    }
+}
