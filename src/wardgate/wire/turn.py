@@ -5,12 +5,11 @@ learns when the relay joins. Source: RFC 8656, section 18; RFC 8489, section 9.2
 """
 
 import hashlib
-from base64 import b64encode
 from typing import NamedTuple
 
-from wardgate.errors import RemoteProtocolError
+from wardgate.wire import portal_secrets
 
-REALM = "firezone"
+REALM = portal_secrets.RELAY_REALM
 DEFAULT_PORT = 3478
 UDP_TRANSPORT = 17
 
@@ -62,29 +61,14 @@ class Username(NamedTuple):
         Raises:
             RemoteProtocolError: There is not exactly one colon, or no 64-bit number before it.
         """
-        expiry, colon, salt = text.partition(":")
-        if not colon or ":" in salt or not (expiry.isascii() and expiry.isdigit()):
-            raise RemoteProtocolError("USERNAME is not an expiry and a salt", UNAUTHORIZED)
-        if len(expiry) > 20 or int(expiry) >= 1 << 64:
-            raise RemoteProtocolError("USERNAME holds no 64-bit expiry", UNAUTHORIZED)
-        return cls(int(expiry), salt)
-
-
-def salt_of_public_key(public_key: str) -> str:
-    """The salt that a device's credentials carry, from the base64 text of its WireGuard key."""
-    return _unpadded(hashlib.sha256(public_key.encode()).digest())
+        return cls(*portal_secrets.split_turn_username(text))
 
 
 def password_of(username: Username, stamp_secret: str) -> str:
     """The password that belongs to `username` at the relay with this secret (its hex text)."""
-    text = f"{username.expires_at}:{stamp_secret}:{username.salt}"
-    return _unpadded(hashlib.sha256(text.encode()).digest())
+    return portal_secrets.turn_password(stamp_secret, username.expires_at, username.salt)
 
 
 def long_term_key(username: str, password: str, realm: str = REALM) -> bytes:
     """The key of MESSAGE-INTEGRITY in TURN; all three must be plain ASCII or already prepared (RFC 8265)."""
     return hashlib.md5(f"{username}:{realm}:{password}".encode(), usedforsecurity=False).digest()
-
-
-def _unpadded(value: bytes) -> str:
-    return b64encode(value).decode().rstrip("=")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardgate.errors import RemoteProtocolError
-from wardgate.wire import turn
+from wardgate.wire import portal_secrets, turn
 from wardgate.wire.turn import Username
 
 
@@ -32,13 +32,13 @@ def test_passwords_follow_from_the_stamp_secret(expires_at: int, secret: str, sa
     assert turn.password_of(Username(expires_at, salt), secret) == password
 
 
-def test_credentials_of_a_device_follow_from_its_public_key() -> None:
-    salt = turn.salt_of_public_key("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+def test_credentials_are_those_that_the_portal_hands_out() -> None:
+    public_key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+    secret = "00" * 31 + "ab"
 
-    assert salt == "kF8o3vGOqsBa5vErLDRSdEr69ibaE0PVezlbVE4FGbY"
-    assert (
-        turn.password_of(Username(2145916800, salt), "00" * 31 + "ab") == "qASsCqzoDt1eg+ne/e6prVzb7kopwZ+68xtRh8LYrzw"
-    )
+    username, password = portal_secrets.turn_credentials(secret, public_key, 2145916800)
+
+    assert turn.password_of(Username.parse(username), secret) == password
 
 
 @given(st.integers(0, 2**64 - 1), st.text().filter(lambda text: ":" not in text))

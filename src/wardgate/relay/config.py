@@ -1,0 +1,106 @@
+"""The relay's settings: checked once, each named as on the command line when it is wrong."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wardgate.errors import SettingError
+from wardgate.proto.portal_login import bearer, login_url
+from wardgate.proto.turn_server import TurnConfig
+from wardgate.wire.addresses import SocketAddr
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """All settings of one relay; `check` says what is wrong with them.
+
+    Attributes:
+        public_ipv4, public_ipv6: What clients and peers reach us by; at least one.
+        bind_ipv4, bind_ipv6: Where the listening port and the allocations are bound.
+        api_url: The portal.
+        token: The relay's token.
+        name: How the portal may call this relay.
+        health_address: Where health checks are answered; `None` turns them off.
+        native: Whether the native module forwards; else Python does, slowly.
+    """
+
+    public_ipv4: str | None
+    public_ipv6: str | None
+    api_url: str
+    token: str
+    bind_ipv4: str = "0.0.0.0"
+    bind_ipv6: str = "::"
+    listen_port: int = 3478
+    lowest_port: int = 49152
+    highest_port: int = 65535
+    name: str | None = None
+    health_address: SocketAddr | None = None
+    native: bool = True
+
+    def check(self) -> None:
+        """Looks at everything that no type says.
+
+        Raises:
+            SettingError: A setting is missing or wrong; the text names it and what is accepted.
+        """
+        if self.public_ipv4 is None and self.public_ipv6 is None:
+            raise SettingError(
+                "--public-ip4-addr or --public-ip6-addr is missing: the address that clients reach us by"
+            )
+        if self.lowest_port > self.highest_port:
+            raise SettingError(f"--lowest-port {self.lowest_port} is above --highest-port {self.highest_port}")
+        if not self.api_url:
+            raise SettingError("--api-url (WARDGATE_API_URL) is missing: the portal, as wss://host")
+        try:
+            self.portal_url()
+        except ValueError as error:
+            raise SettingError(f"--api-url: {error}") from None
+        try:
+            bearer(self.token)
+        except ValueError as error:
+            raise SettingError(f"WARDGATE_TOKEN: {error}") from None
+
+    def portal_url(self) -> str:
+        """The websocket that the relay joins."""
+        params = (
+            ("name", self.name),
+            ("ipv4", self.public_ipv4),
+            ("ipv6", self.public_ipv6),
+            ("port", str(self.listen_port)),
+        )
+        return login_url(self.api_url, "relay", params)
+
+    def turn_config(self) -> TurnConfig:
+        """What of this concerns the TURN server."""
+        return TurnConfig(self.public_ipv4, self.public_ipv6, self.listen_port, self.lowest_port, self.highest_port)
+
+
+def parse_health_address(text: str) -> SocketAddr | None:
+    """Reads `<address>:<port>`, or `none`.
+
+    Raises:
+        SettingError: It is neither.
+    """
+    try:
+        return None if text == "none" else SocketAddr.parse(text)
+    except ValueError:
+        raise SettingError(f"--health-check-addr {text!r} is neither <address>:<port> nor none") from None
+
+
+def read_token(value: str | None, file: Path | None) -> str:
+    """The token from the environment, or from a file that either names.
+
+    Raises:
+        SettingError: There is no token, or its file cannot be read.
+    """
+    if file is None and value is not None and value.startswith("/") and Path(value).is_file():
+        file = Path(value)
+    if file is not None:
+        try:
+            value = file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingError(f"--token-file {file} cannot be read: {error}") from None
+    if value is None or not value.strip():
+        raise SettingError(
+            "the relay's token is missing: set WARDGATE_TOKEN (or FIREZONE_TOKEN) in the environment, or --token-file"
+        )
+    return value.strip()

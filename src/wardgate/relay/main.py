@@ -1,0 +1,291 @@
+"""`wardgate relay`: wires the relay's state to its sockets, its portal link and its health checks."""
+
+import asyncio
+import os
+import platform
+import signal
+import sys
+from typing import NoReturn, Protocol
+
+import structlog
+import typer
+import uvloop
+
+from wardgate import __version__
+from wardgate.errors import SettingError
+from wardgate.io import clock
+from wardgate.io.health import HealthServer
+from wardgate.io.relay_sockets import Addr, RelaySockets
+from wardgate.io.websocket import PortalLink
+from wardgate.proto.portal_link import Fatal, LinkDown, LinkUp, RetryPolicy
+from wardgate.proto.portal_login import user_agent
+from wardgate.proto.turn_server import AddChannel, ClosePort, OpenPort, RemoveChannel, TurnEvent
+from wardgate.relay import metrics, options
+from wardgate.relay.config import RelaySettings, parse_health_address, read_token
+from wardgate.relay.state import RelayState
+from wardgate.wire.addresses import SocketAddr
+from wardgate.wire.stun import AddressFamily
+
+UPCALL_BATCH = 256
+MAX_PARTITION_S = 86_400.0
+
+log = structlog.get_logger("relay")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class Forwarder(Protocol):
+    """What holds the sockets: the native `RelayIo`, or `RelaySockets`."""
+
+    def start(self) -> None: ...
+    def stop(self, timeout_s: float = ...) -> None: ...
+    def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None: ...
+    def close_allocation(self, port: int) -> bool: ...
+    def add_channel(self, client: Addr, channel: int, port: int, peer: Addr) -> None: ...
+    def remove_channel(self, client: Addr, channel: int) -> bool: ...
+    def send(self, datagrams: list[tuple[int, Addr, bytes]]) -> int: ...
+    def poll_upcalls(self, limit: int = ...) -> list[tuple[int, Addr, bytes]]: ...
+    def upcall_fd(self) -> int: ...
+    def counters(self) -> dict[str, int]: ...
+    def failure(self) -> str | None: ...
+
+
+class Relay:
+    """Drives one `RelayState` with one forwarder."""
+
+    def __init__(self, state: RelayState, forwarder: Forwarder) -> None:
+        self._state = state
+        self._forwarder = forwarder
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._failed: asyncio.Future[str] = self._loop.create_future()
+        self.errors = 0
+
+    def start(self) -> None:
+        """Starts to serve."""
+        self._forwarder.start()
+        self._loop.add_reader(self._forwarder.upcall_fd(), self._turn)
+
+    def stop(self) -> None:
+        """Closes every port."""
+        self._loop.remove_reader(self._forwarder.upcall_fd())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._forwarder.stop()
+
+    async def wait_failed(self) -> str:
+        """Returns why the forwarder ended by itself, if it ever does."""
+        return await self._failed
+
+    def _turn(self) -> None:
+        """One batch; what more there is makes the loop call again, after its other tasks."""
+        now = clock.monotonic()
+        self._state.handle_timeout(now)
+        self._drain(now)
+        for port, source, payload in self._forwarder.poll_upcalls(UPCALL_BATCH):
+            try:
+                self._state.handle_upcall(port, SocketAddr(*source), payload, now)
+                self._drain(now)
+            except Exception:
+                self.errors += 1
+                log.exception("upcall lost", total=self.errors)
+        failure = self._forwarder.failure()
+        if failure is not None and not self._failed.done():
+            self._failed.set_result(failure)
+        self._schedule(now)
+
+    def _schedule(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._state.poll_timeout()
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - now), self._turn)
+
+    def _drain(self, now: float) -> None:
+        while (event := self._state.poll_event()) is not None:
+            self._apply(event, now)
+        datagrams: list[tuple[int, Addr, bytes]] = []
+        while (transmit := self._state.poll_transmit()) is not None:
+            assert transmit.local is not None
+            datagrams.append((transmit.local.port, transmit.remote, transmit.payload))
+        if datagrams:
+            self._forwarder.send(datagrams)
+
+    def _apply(self, event: TurnEvent, now: float) -> None:
+        match event:
+            case OpenPort(port, families):
+                try:
+                    self._forwarder.open_allocation(
+                        port, ipv4=AddressFamily.IPV4 in families, ipv6=AddressFamily.IPV6 in families
+                    )
+                except OSError as error:
+                    log.warning("port refused", port=port, error=str(error))
+                    self._state.handle_port_refused(port)
+                else:
+                    self._state.handle_port_opened(port, now)
+            case ClosePort(port):
+                self._forwarder.close_allocation(port)
+            case AddChannel(client, channel, port, peer):
+                self._forwarder.add_channel(client, channel, port, peer)
+            case RemoveChannel(client, channel):
+                self._forwarder.remove_channel(client, channel)
+
+
+async def serve(settings: RelaySettings) -> str | None:
+    """Runs a relay until a signal ends it.
+
+    Returns:
+        Why it had to end, or `None` if it was asked to.
+
+    Raises:
+        OSError: A port cannot be opened.
+    """
+    state = RelayState(settings.turn_config(), clock.epoch(), os.urandom)
+    forwarder = _open_forwarder(settings)
+    relay = Relay(state, forwarder)
+    health = HealthServer(
+        lambda: state.snapshot().joined, lambda: metrics.render(state.snapshot(), forwarder.counters())
+    )
+    link = PortalLink(
+        url=settings.portal_url,
+        token=settings.token,
+        topic="relay",
+        join_payload=state.join_payload(),
+        user_agent=_user_agent(),
+        policy=RetryPolicy(first_budget_s=MAX_PARTITION_S, budget_s=MAX_PARTITION_S),
+    )
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    relay.start()
+    try:
+        if settings.health_address is not None:
+            await health.start(*settings.health_address)
+        log.info("relaying", relay_id=state.relay_id, port=settings.listen_port)
+        link.start()
+        ends = (_follow(link, state), _wait_stop(stopping), relay.wait_failed())
+        return await _first_of(*(asyncio.create_task(end) for end in ends))
+    finally:
+        health.close()
+        await link.close()
+        relay.stop()
+
+
+async def _follow(link: PortalLink, state: RelayState) -> str | None:
+    """Keeps readiness up to date; returns why the link ended for good."""
+    async for event in link:
+        match event:
+            case LinkUp():
+                state.handle_portal_up()
+                log.info("portal joined", relay_id=state.relay_id)
+            case LinkDown(reason, retry_in_s):
+                state.handle_portal_down()
+                log.warning("portal away, relaying goes on", reason=reason, retry_in_s=round(retry_in_s, 1))
+            case Fatal(_, reason):
+                state.handle_portal_down()
+                return reason
+            case _:
+                log.debug("portal message", name=event.event)
+    return "the portal link ended"
+
+
+async def _wait_stop(stopping: asyncio.Event) -> str | None:
+    await stopping.wait()
+    return None
+
+
+async def _first_of(*tasks: "asyncio.Task[str | None]") -> str | None:
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    return done.pop().result()
+
+
+def _open_forwarder(settings: RelaySettings) -> Forwarder:
+    return RelaySockets(
+        listen_port=settings.listen_port,
+        bind4=settings.bind_ipv4 if settings.public_ipv4 else None,
+        bind6=settings.bind_ipv6 if settings.public_ipv6 else None,
+    )
+
+
+def _user_agent() -> str:
+    try:
+        system = platform.freedesktop_os_release()
+    except OSError:
+        system = {}
+    name, version = system.get("NAME", "Linux").split()[0], system.get("VERSION_ID", "0")
+    return user_agent(name, version, "relay", __version__, platform.machine(), platform.release())
+
+
+@app.callback(invoke_without_command=True)
+def relay(
+    public_ip4_addr: options.PublicIpv4 = None,
+    public_ip6_addr: options.PublicIpv6 = None,
+    bind_ip4_addr: options.BindIpv4 = "0.0.0.0",
+    bind_ip6_addr: options.BindIpv6 = "::",
+    listen_port: options.ListenPort = 3478,
+    lowest_port: options.LowestPort = 49152,
+    highest_port: options.HighestPort = 65535,
+    api_url: options.ApiUrl = "",
+    token_file: options.TokenFile = None,
+    name: options.Name = None,
+    log_format: options.LogFormat = "human",
+    log_level: options.LogLevel = "info",
+    health_check_addr: options.HealthAddress = "0.0.0.0:8080",
+    native: options.Native = True,
+    config: options.Config = None,
+) -> None:
+    """Run a relay: STUN and TURN over UDP, joined to the portal."""
+    _configure_log(log_format, log_level)
+    try:
+        settings = RelaySettings(
+            public_ipv4=public_ip4_addr,
+            public_ipv6=public_ip6_addr,
+            bind_ipv4=bind_ip4_addr,
+            bind_ipv6=bind_ip6_addr,
+            listen_port=listen_port,
+            lowest_port=lowest_port,
+            highest_port=highest_port,
+            api_url=api_url,
+            token=read_token(os.environ.get("WARDGATE_TOKEN") or os.environ.get("FIREZONE_TOKEN"), token_file),
+            name=name,
+            health_address=parse_health_address(health_check_addr),
+            native=native,
+        )
+        settings.check()
+    except SettingError as error:
+        _fail(str(error), 2)
+    try:
+        reason = uvloop.run(serve(settings))
+    except OSError as error:
+        _fail(f"cannot listen: {error}", 1)
+    if reason is not None:
+        _fail(reason, 1)
+
+
+def _configure_log(log_format: str, level: str) -> None:
+    as_json: list[structlog.typing.Processor] = [
+        structlog.processors.dict_tracebacks,
+        structlog.processors.JSONRenderer(),
+    ]
+    for_people: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *(as_json if log_format == "json" else for_people),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    print(f"wardgate relay: {text}", file=sys.stderr)
+    raise typer.Exit(status)
+
+
+if __name__ == "__main__":
+    app()
