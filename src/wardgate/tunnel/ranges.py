@@ -1,21 +1,20 @@
 """The address ranges that have a meaning of their own inside the tunnel, and those that are nobody's internet.
 
-Source: the wire protocol's fixed ranges; RFC 6890 and its registries for addresses that are not public.
+Source: RFC 6890 and its registries for addresses that are not public.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from wardgate.wire.ip import IpAddress
+from wardgate.wire.ranges import PROXY_V4 as PROXY_V4
+from wardgate.wire.ranges import PROXY_V6 as PROXY_V6
+from wardgate.wire.ranges import SENTINEL_V4 as SENTINEL_V4
+from wardgate.wire.ranges import SENTINEL_V6 as SENTINEL_V6
+from wardgate.wire.ranges import TUNNEL_V4 as TUNNEL_V4
+from wardgate.wire.ranges import TUNNEL_V6 as TUNNEL_V6
 
 IpNetwork = IPv4Network | IPv6Network
-
-TUNNEL_V4: Final = IPv4Network("100.64.0.0/11")
-TUNNEL_V6: Final = IPv6Network("fd00:2021:1111::/107")
-PROXY_V4: Final = IPv4Network("100.96.0.0/11")
-PROXY_V6: Final = IPv6Network("fd00:2021:1111:8000::/107")
-SENTINEL_V4: Final = IPv4Network("100.100.111.0/24")
-SENTINEL_V6: Final = IPv6Network("fd00:2021:1111:8000:100:100:111:0/120")
 
 CLIENT_ROUTES: Final[tuple[IpNetwork, ...]] = (TUNNEL_V4, TUNNEL_V6, PROXY_V4, PROXY_V6, SENTINEL_V4, SENTINEL_V6)
 """What a client always routes into its TUN device, besides its resources."""
