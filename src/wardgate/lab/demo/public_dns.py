@@ -1,5 +1,6 @@
-"""The public resolver of the demo: knows `www.public.example`, refuses to exist for all else, and logs every name that it
-was asked, so that the story can show which names never left the client.
+"""The public resolver of the demo: one name exists, and every name it is asked for is logged.
+
+So the story can show which names never left the client.
 
 Run as `python -m wardgate.lab.demo.public_dns ADDRESS`.
 """

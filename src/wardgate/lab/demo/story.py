@@ -50,7 +50,7 @@ class Story:
             print(f"  {self._paint('✗', '31;1')} {number:<3} {text}\n      {error}", flush=True)
             for process in concerned:
                 if process is not None:
-                    self._show_log(process)
+                    self.show_log(process)
             raise StepFailed(number, text, error) from error
         print(f"  {self._paint('✓', '32;1')} {number:<3} {text}  ({time.monotonic() - began:.1f} s)", flush=True)
 
@@ -63,7 +63,8 @@ class Story:
         """How long the story has taken so far."""
         return time.monotonic() - self._began
 
-    def _show_log(self, process: Process) -> None:
+    def show_log(self, process: Process) -> None:
+        """The last lines that a program wrote."""
         state = "runs" if process.running else f"ended with {process.returncode}"
         print(f"      --- last lines of {process.node} ({state}):", flush=True)
         for line in process.log(LOG_LINES).splitlines():
