@@ -140,6 +140,8 @@ def explain_where_things_are(cast: Cast) -> None:
     secret.touch(0o600)
     secret.write_text(cast.tokens["api"])
 
+    admin = f"{WARDGATE} admin --url {PORTAL_URL} --token-file {secret}"
+
     def inside(node: str) -> str:
         return f"nsenter -t {cast.lab.node(node).holder_pid} -m -n -u"
 
