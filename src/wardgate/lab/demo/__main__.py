@@ -14,7 +14,7 @@ from pathlib import Path
 from wardgate.errors import LabError, LabUnavailable
 from wardgate.lab import topologies
 from wardgate.lab.demo import steps
-from wardgate.lab.demo.cast import WARDGATE, Cast
+from wardgate.lab.demo.cast import PORTAL_URL, WARDGATE, Cast
 from wardgate.lab.demo.story import StepFailed, Story
 from wardgate.lab.lab import Lab
 from wardgate.lab.process import Process
