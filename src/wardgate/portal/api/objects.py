@@ -33,7 +33,7 @@ class In(BaseModel):
 
     def given(self) -> dict[str, Any]:
         """The fields that the request named."""
-        return self.model_dump(exclude_unset=True)
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 class Data(BaseModel, Generic[Item]):
