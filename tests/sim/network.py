@@ -59,19 +59,29 @@ class Nat:
     """
 
     def __init__(
-        self, public: str, mapping: Mapping = "cone", filtering: Filtering = "port", idle_s: float = 120.0
+        self,
+        public: str,
+        mapping: Mapping = "cone",
+        filtering: Filtering = "port",
+        idle_s: float = 120.0,
+        first_port: int = 20_000,
+        keeps_ports: bool = True,
     ) -> None:
         self.public = public
         self.mapping = mapping
         self.filtering = filtering
         self.idle_s = idle_s
         self._mapped: list[_Mapped] = []
-        self._next_port = 20_000
-        self._keeps_ports = True
+        self._next_port = first_port
+        self._keeps_ports = keeps_ports
+        self._forwarded: dict[int, SocketAddr] = {}
+        self._called: set[SocketAddr] = set()
 
     def outbound(self, source: SocketAddr, destination: SocketAddr, now: float) -> SocketAddr:
         """The source that the world sees."""
         self._expire(now)
+        if self._forwarded.get(source.port) == source and destination in self._called:
+            return SocketAddr(self.public, source.port)
         key = destination if self.mapping == "symmetric" else None
         known = next((one for one in self._mapped if one.internal == source and one.key == key), None)
         if known is None:
@@ -88,7 +98,14 @@ class Nat:
             if known.external == destination and self._admits(known, source):
                 known.used_at = now
                 return known.internal
-        return None
+        forwarded = self._forwarded.get(destination.port)
+        if forwarded:
+            self._called.add(source)
+        return forwarded
+
+    def forward(self, internal: SocketAddr) -> None:
+        """Hands what comes to the same public port to this host, whoever sends it."""
+        self._forwarded[internal.port] = internal
 
     def change_ports(self) -> None:
         """Loses its table and takes other ports from now on."""
@@ -392,11 +409,21 @@ class Device:
 
     def upsert(self, peer: "Device", *, controlling: bool, iceless: bool) -> None:
         """The portal says to connect to a peer."""
-        initiator, receiver = sorted((self, peer), key=lambda device: device.connections.role)
-        ours, theirs = (_credentials(initiator, receiver, of) for of in (self, peer))
+        ours, theirs = self.credentials_with(peer)
         self.mail[peer.name] = peer
         public = peer.static.public_key
         self.connections.upsert(peer.name, public, bytes(32), ours, theirs, controlling, iceless, self.world.now)
+        self._drain()
+
+    def credentials_with(self, peer: "Device") -> tuple[IceCredentials, IceCredentials]:
+        """Ours and the peer's, as the portal derives them from both keys."""
+        initiator, receiver = sorted((self, peer), key=lambda device: device.connections.role)
+        return _credentials(initiator, receiver, self), _credentials(initiator, receiver, peer)
+
+    def renew_key(self) -> None:
+        """Takes a new key pair, as after a reset that closed every connection."""
+        self.static = StaticKey.from_bytes(self.world.random.randbytes(32))
+        self.connections.set_static(self.static)
         self._drain()
 
 

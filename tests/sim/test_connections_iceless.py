@@ -2,10 +2,9 @@
 
 import pytest
 
-from tests.sim.network import Device, Filtering, Mapping, Nat, RelayNode, World, connect
+from tests.sim.network import Filtering, Mapping, Nat, connect
+from tests.sim.scenarios import PACKET, assert_packets_pass, both_established, lab, numbered
 from wardgate.tunnel.connections import Established, Failed, PathChanged
-
-PACKET = bytes.fromhex("45000020000000004011000064400309 0a090002 1f90 1f90 000c0000".replace(" ", "")) + b"ping"
 
 
 def test_first_packet_goes_over_the_relay_and_the_path_becomes_direct() -> None:
@@ -170,40 +169,3 @@ def test_peer_without_candidates_fails_after_ten_seconds() -> None:
     world.run(30.0)
 
     assert 9.9 < client.time_of(Failed) - started_at < 11.0
-
-
-def both_established(*devices: Device) -> bool:
-    return all(device.happened(Established) for device in devices)
-
-
-def numbered(number: int) -> bytes:
-    return PACKET[:-4] + number.to_bytes(4, "big")
-
-
-def assert_packets_pass(world: World, client: Device, gateway: Device) -> None:
-    client.packets.clear()
-    gateway.packets.clear()
-    assert client.send(gateway, PACKET)
-    assert gateway.send(client, PACKET)
-    world.run(1.0)
-    assert [packet for _, packet in gateway.packets] == [PACKET]
-    assert [packet for _, packet in client.packets] == [PACKET]
-
-
-UNSET = Nat("0.0.0.0")
-
-
-def lab(
-    *, client_nat: Nat | None = UNSET, gateway_nat: Nat | None = UNSET, loss: float = 0.0, seed: int = 1
-) -> tuple[World, RelayNode, Device, Device]:
-    """A client and a gateway, each behind a port-restricted NAT unless said otherwise, who both know a relay."""
-    world = World(seed)
-    relay = RelayNode(world, "203.0.113.3")
-    behind_client = Nat("203.0.113.21") if client_nat is UNSET else client_nat
-    behind_gateway = Nat("203.0.113.31") if gateway_nat is UNSET else gateway_nat
-    client = Device(world, "client-1", "192.168.1.2", "client", nat=behind_client, loss=loss)
-    gateway = Device(world, "gateway-1", "10.5.0.2", "gateway", nat=behind_gateway, loss=loss, latency_s=0.012)
-    for device in (client, gateway):
-        device.learn(relay)
-    world.run(2.0)
-    return world, relay, client, gateway

@@ -23,6 +23,7 @@ MAX_OPTIMISTIC = 2
 FIRST_RTO_S = 0.01
 DISCONNECT_TIMEOUT_S = 2.0
 STALE_AFTER_S = 1.0
+NOMINATION_WINDOW_S = 3.0
 DOUBT_ELECT_S = 1.0
 DOUBT_FAIL_S = 2.0
 _PEER_REFLEXIVE = 110
@@ -312,7 +313,7 @@ class IceAgent:
                 check.check_at = now + self._timers.max_rto_s if idle else now
 
     def _elect(self, now: float) -> None:
-        best = self._best_controlling(now) if self._controlling else self._best_controlled(now)
+        best = self._best_controlling(now) if self._controlling else self._best_controlled()
         if best is None or best.pair == self._primary:
             return
         self._primary = best.pair
@@ -330,12 +331,15 @@ class IceAgent:
         missing = check.unanswered_at is not None and now >= check.unanswered_at + STALE_AFTER_S
         return not missing
 
-    def _best_controlled(self, now: float) -> _Check | None:
-        """The best of those chosen lately: the other end chooses anew when it changes its mind."""
-        flagged = [(check.flagged_at, check) for check in self._checks.values() if check.flagged_at and check.succeeded]
+    def _best_controlled(self) -> _Check | None:
+        """The best of those chosen together; what the other end has since left for another no longer counts."""
+        flagged = [(check.flagged_at, check) for check in self._checks.values() if check.flagged_at is not None]
         newest = max((at for at, _ in flagged), default=0.0)
-        window = 2 * (CLIENT_IDLE if self._is_idle else CLIENT).max_rto_s
-        return max((check for at, check in flagged if at >= newest - window), key=self._priority, default=None)
+        for at, check in flagged:
+            if at < newest - NOMINATION_WINDOW_S:
+                check.flagged_at = None
+        chosen = (check for _, check in flagged if check.flagged_at is not None and check.succeeded)
+        return max(chosen, key=self._priority, default=None)
 
     def _priority(self, check: _Check) -> int:
         ours, theirs = check.local.priority, check.remote.priority
