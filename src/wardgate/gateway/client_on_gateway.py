@@ -1,14 +1,15 @@
 """What a gateway keeps about one client, and what becomes of the packets that the client sends."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from wardgate.ids import ClientId, ResourceId
 from wardgate.tunnel.assignments import Assignments, are_proxy_ips
 from wardgate.tunnel.filters import Filters
-from wardgate.tunnel.flows import Drop, Forward, InstalledFlow, Refuse, Verdict, opens_flow
+from wardgate.tunnel.flows import Drop, Forward, Refuse, Verdict, opens_flow
 from wardgate.tunnel.nat import NatTable, Side
-from wardgate.tunnel.ranges import is_proxy_address, is_public, is_tunnel_address
+from wardgate.tunnel.ranges import is_proxy_address, is_public, is_sentinel, is_tunnel_address
 from wardgate.tunnel.routing import Route, RoutingTable
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.control import AssignedIps
@@ -76,33 +77,44 @@ class ClientOnGateway:
 
     # --- names ---------------------------------------------------------------
 
-    def accepts(self, announced: AssignedIps) -> bool:
-        """Whether the name may be resolved for this client; a client that renumbered its names begins anew."""
-        admitted = self._admitted.get(announced.resource_id)
-        if admitted is None or not isinstance(admitted.resource, GatewayDnsResource):
-            return False
-        if not are_proxy_ips(announced.proxy_ips):
-            return False
-        if self._names.is_renumbered(announced.domain.lower(), announced.proxy_ips):
-            self._forget_names()
-        return admitted.pattern is not None and admitted.pattern.matches(announced.domain)
+    def begins_anew(self, announced: AssignedIps) -> bool:
+        """Whether the client gave a proxy IP to another name, so that all it announced before is void."""
+        return self._may_announce(announced) and self._names.is_renumbered(
+            announced.domain.lower(), announced.proxy_ips
+        )
 
-    def assign(self, announced: AssignedIps, resolved: tuple[IpAddress, ...]) -> bool:
-        """Puts real addresses behind announced proxy IPs, if the name is still to be served."""
-        if not self.accepts(announced):
+    def forget_names(self) -> None:
+        """Forgets every name and every translated flow."""
+        self.nat.clear()
+        self._names.clear()
+        self._routes.clear_names()
+
+    def accepts(self, announced: AssignedIps) -> bool:
+        """Whether the name may be resolved for this client."""
+        admitted = self._admitted.get(announced.resource_id)
+        pattern = None if admitted is None else admitted.pattern
+        return self._may_announce(announced) and pattern is not None and pattern.matches(announced.domain)
+
+    def assign(self, announced: AssignedIps, resolved: Iterable[IpAddress]) -> bool:
+        """Puts real addresses behind announced proxy IPs, if the name is still to be served.
+
+        A name that points into the tunnel, or at the gateway itself, has no address as far as clients are concerned.
+        """
+        if not self.accepts(announced) or self.begins_anew(announced):
             return False
         domain = announced.domain.lower()
-        if not self._names.assign(domain, announced.proxy_ips, resolved):
+        reachable = [one for one in resolved if _is_reachable(one)]
+        if not self._names.assign(domain, announced.proxy_ips, reachable):
             return False
         filters = self._admitted[announced.resource_id].filters
         for proxy_ip in announced.proxy_ips:
             self._routes.add_name(proxy_ip, announced.resource_id, domain, filters)
         return True
 
-    def _forget_names(self) -> None:
-        self.nat.clear()
-        self._names.clear()
-        self._routes.clear_names()
+    def _may_announce(self, announced: AssignedIps) -> bool:
+        admitted = self._admitted.get(announced.resource_id)
+        is_name = admitted is not None and isinstance(admitted.resource, GatewayDnsResource)
+        return is_name and are_proxy_ips(announced.proxy_ips)
 
     # --- packets ---------------------------------------------------------------
 
@@ -137,9 +149,9 @@ class ClientOnGateway:
             return Refuse(Unreachable.NETWORK, "no_record")
         return self._translated(packet, real or packet.destination, route, now)
 
-    def release(self, flow: InstalledFlow, now: float, *, linger: bool) -> None:
-        """A flow that `decide` let through is gone."""
-        self.nat.release(_inside(flow.inner), now, linger=linger)
+    def release(self, inner: FlowKey, now: float, *, linger: bool = False) -> None:
+        """A flow that `decide` let through is gone, or could not be installed."""
+        self.nat.release(_inside(inner), now, linger=linger)
 
     def _translated(self, packet: Packet, real: IpAddress, route: Route | None, now: float) -> Verdict:
         inner = host = packet.key
@@ -163,6 +175,11 @@ class ClientOnGateway:
             self._routes.add_network(resource.address, resource.id, filters)
         elif isinstance(resource, GatewayInternetResource):
             self._routes.add_internet(resource.id)
+
+
+def _is_reachable(address: IpAddress) -> bool:
+    hidden = is_tunnel_address(address) or is_proxy_address(address) or is_sentinel(address)
+    return not (hidden or address.is_loopback or address.is_multicast or address.is_unspecified)
 
 
 def _inside(key: FlowKey) -> Side:

@@ -171,6 +171,11 @@ class Allocation:
         """Whether there is an allocation."""
         return self._granted is not None
 
+    @property
+    def relayed_addresses(self) -> tuple[SocketAddr, ...]:
+        """The allocated addresses."""
+        return self._granted.relayed if self._granted else ()
+
     def same_as(self, ipv4: SocketAddr | None, ipv6: SocketAddr | None, username: str, password: str) -> bool:
         """Whether an announcement describes this very relay with these credentials."""
         return (self._ipv4, self._ipv6, self._username, self._password) == (ipv4, ipv6, username, password)

@@ -3,6 +3,7 @@
 Source: RFC 8656, section 12. A number rests for five minutes after its channel ended before another peer gets it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wardgate.wire.addresses import SocketAddr
@@ -12,6 +13,7 @@ LAST_NUMBER = 0x4FFF
 LIFETIME_S = 600.0
 REFRESH_AFTER_S = 300.0
 REUSE_AFTER_S = 900.0
+_SPAN = LAST_NUMBER - FIRST_NUMBER + 1
 
 
 @dataclass(slots=True)
@@ -34,11 +36,11 @@ class Channel:
 
     def is_alive(self, now: float) -> bool:
         """Whether the relay still knows it."""
-        return now - self.bound_at < LIFETIME_S
+        return now < self.bound_at + LIFETIME_S
 
     def needs_refresh(self, now: float) -> bool:
         """Whether it is old enough and useful enough to be bound again."""
-        old = now - self.bound_at >= REFRESH_AFTER_S
+        old = now >= self.bound_at + REFRESH_AFTER_S
         return self.confirmed and self.received and old and not self.pending and self.is_alive(now)
 
 
@@ -67,7 +69,7 @@ class Channels:
     def assign(self, peer: SocketAddr, now: float) -> Channel | None:
         """A channel to bind for a peer that has none alive; `None` if all numbers are taken or resting."""
         known = self._by_peer.get(peer)
-        number = known.number if known and now - known.bound_at < REUSE_AFTER_S else self._free_number(now)
+        number = known.number if known and now < known.bound_at + REUSE_AFTER_S else self._free_number(now)
         if number is None:
             return None
         self.remove(number)
@@ -111,13 +113,14 @@ class Channels:
         return min(times, default=None)
 
     def _free_number(self, now: float) -> int | None:
-        span = LAST_NUMBER - FIRST_NUMBER + 1
-        order = [FIRST_NUMBER + (self._next - FIRST_NUMBER + step) % span for step in range(span)]
-        unused = (number for number in order if number not in self._by_number)
-        rested = (number for number in order if now - self._by_number[number].bound_at >= REUSE_AFTER_S)
-        number = next(unused, None)
+        """The next number that was never used; when there is none left, one that has rested."""
+        number = next((number for number in self._round() if number not in self._by_number), None)
         if number is None:
+            rested = (number for number in self._round() if now >= self._by_number[number].bound_at + REUSE_AFTER_S)
             number = next(rested, None)
         if number is not None:
-            self._next = FIRST_NUMBER + (number + 1 - FIRST_NUMBER) % span
+            self._next = FIRST_NUMBER + (number + 1 - FIRST_NUMBER) % _SPAN
         return number
+
+    def _round(self) -> Iterator[int]:
+        return (FIRST_NUMBER + (self._next - FIRST_NUMBER + step) % _SPAN for step in range(_SPAN))

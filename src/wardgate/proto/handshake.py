@@ -35,6 +35,8 @@ class Timers:
         keepalive_s: Data received and nothing sent for so long: an empty packet goes out.
         attempt_window_s: After so long without an answer the peer is given up.
         rekey_after_s: The initiator renews a session of this age on which it sends or has sent data.
+        renew_idle_after_s: The initiator renews a session of this age even if nothing was sent or received on it;
+            before `initiator_stops_s`, so that the first packet after a silence finds keys.
         reject_after_s: A session of this age is gone.
         initiator_stops_s: The initiator seals nothing with a session of this age; for `Engine.add_session`.
         expire_after_s: Without new keys for so long the peer is given up.
@@ -46,6 +48,7 @@ class Timers:
     keepalive_s: float
     attempt_window_s: float
     rekey_after_s: float = 120.0
+    renew_idle_after_s: float = 165.0
     reject_after_s: float = 180.0
     initiator_stops_s: float = 170.0
     expire_after_s: float = 540.0
@@ -384,7 +387,7 @@ class Handshakes:
         if self._unanswered_since is not None:
             reasons.append(self._unanswered_since + timers.unanswered_s)
         if current.is_initiator:
-            reasons.append(current.created_at + timers.reject_after_s)
+            reasons.append(current.created_at + timers.renew_idle_after_s)
             if activity is not None and _since(activity.last_data_sent_at, current):
                 reasons.append(current.created_at + timers.rekey_after_s)
             if activity is not None and _since(activity.last_data_received_at, current):

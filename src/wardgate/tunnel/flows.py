@@ -11,6 +11,7 @@ from typing import Final
 
 from wardgate._fastpath import Engine, Flow, FlowReport
 from wardgate.ids import FlowId, PeerIndex, ResourceId
+from wardgate.wire.addresses import SocketAddr, Transmit
 from wardgate.wire.icmp_errors import Unreachable
 from wardgate.wire.ip import ICMP, ICMPV6, TCP, UDP, FlowKey, Packet
 
@@ -58,6 +59,14 @@ Verdict = Forward | Refuse | Drop
 def opens_flow(packet: Packet) -> bool:
     """Whether the native table can hold a flow that starts with this packet; others are decided one by one."""
     return packet.protocol in (TCP, UDP) or packet.is_echo_request
+
+
+def transmits(datagrams: Iterable[tuple[tuple[str, int] | None, tuple[str, int], bytes]]) -> list[Transmit]:
+    """The engine's datagrams as ours."""
+    return [
+        Transmit(None if local is None else SocketAddr(*local), SocketAddr(*remote), payload)
+        for local, remote, payload in datagrams
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +160,10 @@ class FlowTable:
         self._finish(flows, self._engine.remove_flows(peer, authorization))
         return flows
 
-    def remove_peer(self, peer: PeerIndex) -> list[InstalledFlow]:
-        """Cuts every flow of a peer, or forgets them if the engine has forgotten the peer already."""
+    def remove_peer(self, peer: PeerIndex, reports: Iterable[FlowReport] = ()) -> list[InstalledFlow]:
+        """Cuts every flow of a peer; `reports` are of those that the engine has forgotten already."""
         flows = [flow for flows in self._by_grant.get(peer, {}).values() for flow in flows.values()]
-        self._finish(flows, self._engine.remove_flows(peer), is_lost=True)
+        self._finish(flows, (*reports, *self._engine.remove_flows(peer)), is_lost=True)
         return flows
 
     def remove_if(self, is_gone: Callable[[InstalledFlow], bool]) -> list[InstalledFlow]:

@@ -1,6 +1,6 @@
 """Handshakes of one peer in virtual time, with the real Noise objects at both ends."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from random import Random
 
@@ -161,17 +161,17 @@ def test_initiator_renews_at_once_when_it_sends_on_an_old_session() -> None:
 
 @pytest.mark.parametrize(("timers", "at"), [(EXACT, 165.0), (Timers(2.0, 5.0, 90.0, max_jitter_s=0.0), 173.0)])
 def test_initiator_renews_before_the_end_if_it_received_data(timers: Timers, at: float) -> None:
-    client = connected_client(timers)
+    client = connected_client(replace(timers, renew_idle_after_s=180.0))
     client.activity = Figures(last_data_received_at=1.0, last_sent_at=1.5)
     assert [when for when, _ in client.run_until(at + 1)] == [at]
 
 
-def test_silent_session_is_renewed_when_it_ends() -> None:
-    client = connected_client()
+def test_silent_session_is_renewed_before_it_ends() -> None:
+    client = connected_client(replace(EXACT, attempt_window_s=90.0))
     index = client.keypair().local_index
     sent = client.run_until(181.0)
-    assert [at for at, _ in sent] == [180.0]
-    assert client.timed == [(180.0, SessionExpired(index))]
+    assert [at for at, _ in sent] == [165.0, 170.0, 175.0, 180.0]
+    assert (180.0, SessionExpired(index)) in client.timed
 
 
 def test_responder_never_renews_by_age() -> None:

@@ -1,17 +1,17 @@
 """Devices: found or made when they connect, and their tunnel addresses."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from wardgate.errors import Conflict
-from wardgate.portal.db.scope import UnitOfWork
+from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.tables import Device
 from wardgate.portal.domain.subjects import Location
 from wardgate.portal.domain.tunnel_ips import ipv4_candidates, ipv6_candidates
@@ -99,3 +99,24 @@ async def record_session(unit: UnitOfWork, device: Device, seen: Connecting) -> 
 def short_name(choose: Callable[[str], str] = secrets.choice) -> str:
     """Five random letters, for a gateway that gave no name."""
     return "".join(choose("abcdefghijklmnopqrstuvwxyz") for _ in range(5))
+
+
+async def latest_client(scope: Scope, actor_id: str) -> Device | None:
+    """The client that the actor connected with last."""
+    query = (
+        scope.select(Device)
+        .where(Device.actor_id == actor_id, Device.last_seen_at.is_not(None))
+        .order_by(Device.last_seen_at.desc(), Device.id)
+        .limit(1)
+    )
+    return (await scope.session.scalars(query)).one_or_none()
+
+
+async def last_seen_of_actors(scope: Scope, actor_ids: Sequence[str]) -> dict[str, datetime]:
+    """When each actor's clients last connected."""
+    query = (
+        select(Device.actor_id, func.max(Device.last_seen_at))
+        .where(Device.account_id == scope.account_id, Device.actor_id.in_(actor_ids))
+        .group_by(Device.actor_id)
+    )
+    return {actor_id: at for actor_id, at in (await scope.session.execute(query)).all() if actor_id and at is not None}

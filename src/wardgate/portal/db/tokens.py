@@ -1,14 +1,19 @@
 """Finding the owner of a token that was shown; the only reads that start without a subject."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from wardgate.ids import AccountId, ActorId, TokenId
+from wardgate.portal.db.engine import Database
 from wardgate.portal.db.tables import Account, Actor, ApiToken, ClientToken, Device, GatewayToken, RelayToken, Site
 from wardgate.portal.domain.subjects import Subject
 from wardgate.portal.domain.tokens import ParsedToken, is_genuine
+
+STAMP_EVERY: Final = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +89,15 @@ async def is_relay_token(session: AsyncSession, token: ParsedToken) -> bool:
     """Whether a relay with this token may serve."""
     row = await session.get(RelayToken, token.token_id)
     return row is not None and is_genuine(token, row.secret_salt, row.secret_hash)
+
+
+async def stamp_api_token(
+    db: Database, row: ApiToken, at: datetime, remote_ip: str | None, user_agent: str | None
+) -> None:
+    """Notes the last use of an API token; at most once in `STAMP_EVERY`, so that reading stays reading."""
+    if row.last_seen_at is not None and at - row.last_seen_at < STAMP_EVERY:
+        return
+    seen = {"last_seen_at": at, "last_seen_remote_ip": remote_ip, "last_seen_user_agent": (user_agent or "")[:255]}
+    async with db.unscoped_write() as session:
+        same = update(ApiToken).where(ApiToken.account_id == row.account_id, ApiToken.id == row.id)
+        await session.execute(same.values(**seen))

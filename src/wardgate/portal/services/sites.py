@@ -5,7 +5,7 @@ from typing import Any
 
 from wardgate.errors import Forbidden, NotFound
 from wardgate.portal.db.devices import create_device, short_name
-from wardgate.portal.db.scope import UnitOfWork
+from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.tables import Device, Site
 from wardgate.portal.domain import checks
 
@@ -73,13 +73,13 @@ async def create_gateway(unit: UnitOfWork, site_id: str, fields: Mapping[str, An
     return await create_device(unit, type="gateway", site_id=site.id, name=name)
 
 
-async def get_gateway(unit: UnitOfWork, site_id: str, gateway_id: str) -> Device:
+async def get_gateway(scope: Scope, site_id: str, gateway_id: str) -> Device:
     """A gateway of that site.
 
     Raises:
         NotFound: There is none.
     """
-    device = await unit.get(Device, gateway_id)
+    device = await scope.get(Device, gateway_id)
     if device.type != "gateway" or device.site_id != site_id.lower():
         raise NotFound(f"the site has no gateway {gateway_id}")
     return device

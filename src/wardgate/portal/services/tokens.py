@@ -9,7 +9,7 @@ from typing import Any, Final
 from wardgate.errors import Conflict, InvalidInput, NotFound
 from wardgate.ids import TokenId
 from wardgate.portal.db.engine import Database
-from wardgate.portal.db.scope import UnitOfWork, as_json
+from wardgate.portal.db.scope import Scope, UnitOfWork, as_json
 from wardgate.portal.db.tables import (
     Actor,
     ApiToken,
@@ -76,16 +76,25 @@ async def create_client_token(
     return Issued(row, new.text)
 
 
+async def get_client_token(scope: Scope, actor_id: str, token_id: str) -> ClientToken:
+    """A token of an actor.
+
+    Raises:
+        NotFound: The actor has no such token.
+    """
+    row = await scope.get(ClientToken, token_id)
+    if row.actor_id != actor_id.lower():
+        raise NotFound("the actor has no such token")
+    return row
+
+
 async def delete_client_token(unit: UnitOfWork, actor_id: str, token_id: str) -> None:
     """Revokes one token of an actor.
 
     Raises:
         NotFound: The actor has no such token.
     """
-    row = await unit.get(ClientToken, token_id)
-    if row.actor_id != actor_id.lower():
-        raise NotFound("the actor has no such token")
-    await unit.delete(row)
+    await unit.delete(await get_client_token(unit, actor_id, token_id))
 
 
 async def delete_client_tokens(unit: UnitOfWork, actor_id: str) -> int:

@@ -1,0 +1,215 @@
+"""What this client may reach now, through which gateway, and how that begins and ends."""
+
+from collections import deque
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from wardgate._fastpath import FlowReport
+from wardgate.client.denials import Denial, Denials
+from wardgate.client.dns import TunnelQuery
+from wardgate.client.gateways import GatewayOnClient, Gateways
+from wardgate.client.resources import Change, Resources, SiteStatus
+from wardgate.client.revocations import Revocations
+from wardgate.ids import GatewayId, PeerIndex, ResourceId, SiteId
+from wardgate.tunnel.candidates import CandidateHold
+from wardgate.tunnel.connections import Connections, NoRelays
+from wardgate.tunnel.control import NameAnnouncements
+from wardgate.tunnel.flows import FlowTable, InstalledFlow
+from wardgate.tunnel.pending import PendingAuthorizations
+from wardgate.wire import portal
+from wardgate.wire.icmp_errors import Unreachable, unreachable
+from wardgate.wire.ip import FlowKey, Packet
+from wardgate.wire.portal import CidrResource, Message
+
+ACCESS_REMOVED = "access_removed"
+RESOURCE_CHANGED = "resource_changed"
+OFFLINE = "offline"
+REFUSED_AT_ONCE = frozenset({"forbidden", "not_found", "disabled", "version_mismatch"})
+"""Reasons that do not pass by themselves soon: what waits is refused, so that programs fail rather than hang."""
+
+
+class Access:
+    """Resources, the gateways that serve them, and everything that waits for or hangs on a grant."""
+
+    def __init__(self, connections: Connections, flows: FlowTable, *, is_internet_active: bool) -> None:
+        self._connections = connections
+        self._flows = flows
+        self._peers: dict[GatewayId, PeerIndex] = {}
+        self.resources = Resources(is_internet_active=is_internet_active)
+        self.gateways = Gateways()
+        self.sites = SiteStatus()
+        self.pending = PendingAuthorizations[TunnelQuery]()
+        self.announcements = NameAnnouncements()
+        self.candidates = CandidateHold()
+        self.revocations = Revocations()
+        self.denials = Denials()
+        self.to_portal: deque[Message] = deque()
+        self.to_tun: deque[bytes] = deque()
+        self.to_route: deque[Packet] = deque()
+        self.to_ask: deque[TunnelQuery] = deque()
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    def wait(self, resource_id: ResourceId, packet: Packet, now: float) -> None:
+        """Keeps a packet until access is granted, and asks for it if that is due."""
+        if self.pending.add_packet(resource_id, packet, now):
+            self.ask(resource_id)
+
+    def ask(self, resource_id: ResourceId) -> None:
+        """Asks the portal for access."""
+        ids = self.gateways.preferred(resource_id)
+        self.to_portal.append(portal.RequestAuthorization(resource_id=resource_id, connected_gateway_ids=ids))
+
+    def granted(self, message: portal.AuthorizationCreated, now: float) -> bool:
+        """Connects to the gateway and lets go what waited; returns whether it was of use (else ignored)."""
+        if message.resource_id not in self.pending or message.resource_id not in self.resources:
+            return False
+        peer = self._connections.upsert(
+            message.gateway_id,
+            message.gateway_public_key,
+            message.preshared_key,
+            message.client_ice_credentials,
+            message.gateway_ice_credentials,
+            controlling=True,
+            iceless=message.use_iceless,
+            now=now,
+        )
+        if isinstance(peer, NoRelays):
+            self.to_portal.append(portal.NoRelays())
+            return False
+        if self._peers.get(message.gateway_id, peer) != peer:
+            self._disconnected(message.gateway_id)
+        self._peers[message.gateway_id] = peer
+        gateway = self.gateways.upsert(message.gateway_id, message.site_id, message.gateway_ipv4, message.gateway_ipv6)
+        self._move(message.resource_id, gateway, now)
+        self.gateways.authorize(gateway, message.resource_id)
+        waiting = self.pending.take(message.resource_id)
+        if waiting is not None:
+            self.to_route.extend(waiting.packets.take())
+            self.to_ask.extend(waiting.queries)
+        return True
+
+    def refused(self, message: portal.AuthorizationCreationFailed, now: float) -> None:
+        """Notes why access was not given; the next ask comes with traffic, two seconds after the last."""
+        resource = self.resources.get(message.resource_id)
+        if resource is None or message.resource_id not in self.pending:
+            return
+        self.denials.deny(Denial(message.resource_id, resource.name, message.reason, now, message.violated_properties))
+        if message.reason == OFFLINE:
+            self.pending.take(message.resource_id)
+            for site_id in _sites(resource):
+                self.sites.offline(site_id, now)
+        elif message.reason in REFUSED_AT_ONCE:
+            self._refuse_waiting(message.resource_id)
+
+    def _refuse_waiting(self, resource_id: ResourceId) -> None:
+        waiting = self.pending.take(resource_id)
+        for packet in () if waiting is None else waiting.packets.take():
+            error = unreachable(packet, Unreachable.PROHIBITED)
+            if error is not None:
+                self.to_tun.append(error)
+
+    def _move(self, resource_id: ResourceId, gateway: GatewayOnClient, now: float) -> None:
+        """Ends a grant at another gateway."""
+        before = self.gateways.serving(resource_id)
+        if before is not None and before is not gateway:
+            self._revoke(resource_id, now)
+
+    # --- connections ---------------------------------------------------------------------------------------------
+
+    def connected(self, gateway_id: str) -> None:
+        """A path and a session to a gateway are there: what waited for them goes on."""
+        gateway = self.gateways.get(gateway_id)
+        if gateway is None:
+            return
+        if not gateway.is_connected:
+            gateway.is_connected = True
+            self.sites.connected(gateway.site_id)
+        self.to_route.extend(gateway.waiting.take())
+        self.to_ask.extend(gateway.queries)
+        gateway.queries.clear()
+
+    def lost(self, gateway_id: str, reports: Iterable[FlowReport] = ()) -> None:
+        """A connection is gone: forgets the gateway, so that the next packet asks for one at once.
+
+        Args:
+            reports: Of its flows, if the engine has forgotten them already.
+        """
+        gateway = self.gateways.get(gateway_id)
+        if gateway is None:
+            return
+        self._disconnected(gateway.gateway_id, reports)
+        self._peers.pop(gateway.gateway_id, None)
+        self.gateways.remove(gateway.gateway_id)
+        self.candidates.forget(gateway_id)
+        for resource_id in gateway.numbers:
+            self.pending.forget(resource_id)
+        self.to_route.extend(gateway.waiting.take())
+        self.to_ask.extend(gateway.queries)
+        gateway.queries.clear()
+
+    def _disconnected(self, gateway_id: GatewayId, reports: Iterable[FlowReport] = ()) -> None:
+        """The connection is gone or was replaced: its flows and what the gateway was told are void."""
+        peer = self._peers.get(gateway_id)
+        if peer is not None:
+            self._flows.remove_peer(peer, reports)
+        self.announcements.remove_gateway(gateway_id)
+        gateway = self.gateways.get(gateway_id)
+        if gateway is not None and gateway.is_connected:
+            gateway.is_connected = False
+            self.sites.disconnected(gateway.site_id)
+
+    # --- changes of resources ------------------------------------------------------------------------------------
+
+    def apply(self, change: Change, now: float) -> None:
+        """Ends and reconsiders what a change of the resources concerns."""
+        for resource in change.removed:
+            self._end(resource, now)
+        for resource_id in change.added:
+            self.revocations.restore(resource_id, self._is_permitted)
+        if change.added:
+            self._flows.remove_if(self._is_misrouted)
+
+    def _end(self, resource: portal.ClientResource, now: float) -> None:
+        """Ends access; flows that no other resource permits are cut, the others may be asked for anew."""
+        is_gone = resource.id not in self.resources
+        keys = [flow.inner for flow in self._revoke(resource.id, now)] + self.revocations.take_lost(resource.id)
+        cut = [key for key in keys if not self._is_permitted(key)]
+        self.pending.forget(resource.id)
+        network = resource.address if isinstance(resource, CidrResource) else None
+        count = self.revocations.cut(resource.id, cut, network, now)
+        if is_gone or count:
+            reason = ACCESS_REMOVED if is_gone else RESOURCE_CHANGED
+            self.denials.deny(Denial(resource.id, resource.name, reason, now, flows_cut=count))
+
+    def _revoke(self, resource_id: ResourceId, now: float) -> list[InstalledFlow]:
+        """Ends a grant with its flows; a gateway without any grant left is told goodbye."""
+        self.announcements.remove_resource(resource_id)
+        revoked = self.gateways.revoke(resource_id)
+        if revoked is None:
+            return []
+        gateway, number = revoked
+        flows = self._flows.remove_authorization(self._peers[gateway.gateway_id], number)
+        if not gateway.numbers:
+            self._connections.remove(gateway.gateway_id, now, goodbye=True)
+            self.lost(gateway.gateway_id)
+        return flows
+
+    def _is_permitted(self, key: FlowKey) -> bool:
+        route = self._lookup(key)
+        return route is not None and route[1]
+
+    def _is_misrouted(self, flow: InstalledFlow) -> bool:
+        if flow.resource_id is None:
+            return False
+        route = self._lookup(flow.inner)
+        return route is None or route[0] != flow.resource_id
+
+    def _lookup(self, key: FlowKey) -> tuple[ResourceId, bool] | None:
+        port = key.destination.port if key.protocol in (6, 17) else 0
+        route = self.resources.routes.lookup(ip_address(key.destination.host), key.protocol, port)
+        return None if route is None else (route.resource_id, route.filters.permits(key.protocol, port))
+
+
+def _sites(resource: portal.ClientResource) -> tuple[SiteId, ...]:
+    return tuple(site.id for site in getattr(resource, "sites", ()))

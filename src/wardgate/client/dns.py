@@ -1,0 +1,216 @@
+"""The client's resolver between packets and questions to others.
+
+Queries come as UDP packets to the sentinels. What the resolver cannot answer goes to a resolver outside, or inside the
+tunnel: to a gateway, for names whose site knows more, or to a resolver that is itself behind a resource.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from wardgate.ids import ResourceId
+from wardgate.proto.dns_upstreams import Do53, Doh, effective_upstreams
+from wardgate.proto.proxy_ips import NamedResource
+from wardgate.proto.stub_resolver import (
+    DNS_PORT,
+    SITE_TIMEOUT_S,
+    Answer,
+    Asker,
+    Forward,
+    Reply,
+    StubResolver,
+    ToSite,
+)
+from wardgate.tunnel.events import ForwardQuery
+from wardgate.wire.addresses import RandomBytes, SocketAddr
+from wardgate.wire.domain_patterns import DomainPattern
+from wardgate.wire.icmp_errors import Unreachable, unreachable
+from wardgate.wire.ip import UDP, IpAddress, Packet, udp_packet
+from wardgate.wire.portal import ClientResource, DnsResource, Interface
+
+MAX_TUNNEL_QUERIES: Final = 1024
+_FIRST_PORT, _PORTS = 49_152, 16_384
+_ATTEMPTS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelQuery:
+    """A query that waits for a gateway.
+
+    Attributes:
+        server: A resolver behind the resource; `None` for the resource's gateway itself.
+        sentinel: Where the host sent it; the answer's way is of the same family.
+    """
+
+    query_id: int
+    resource_id: ResourceId
+    server: SocketAddr | None
+    payload: bytes
+    is_ipv6: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    query_id: int
+    server: SocketAddr
+    deadline: float
+
+
+class ClientDns:
+    """The stub resolver with its packets."""
+
+    def __init__(self, random_bytes: RandomBytes) -> None:
+        self._random_bytes = random_bytes
+        self.resolver = StubResolver(random_bytes)
+        self._do53: tuple[Do53, ...] = ()
+        self._doh: tuple[Doh, ...] = ()
+        self._system: tuple[Do53, ...] = ()
+        self._sent_by_port: dict[int, _Sent] = {}
+        self._packets: deque[bytes] = deque()
+        self._forwards: deque[Forward] = deque()
+        self._to_sites: deque[TunnelQuery] = deque()
+        self._asked: deque[tuple[str, tuple[IpAddress, ...]]] = deque()
+        self.refused = 0
+
+    # --- settings ------------------------------------------------------------------------------------------------
+
+    def set_upstreams(self, interface: Interface) -> None:
+        """The resolvers that the portal names."""
+        named = [SocketAddr(str(one.ip), DNS_PORT) for one in interface.upstream_do53]
+        self._do53 = tuple(Do53(one) for one in named or [one.address for one in interface.upstream_dns])
+        self._doh = tuple(Doh(one.url) for one in interface.upstream_doh)
+        self._update_upstreams()
+
+    def set_system_resolvers(self, servers: Iterable[IpAddress]) -> None:
+        """The host's own resolvers."""
+        self._system = tuple(Do53(SocketAddr(str(server), DNS_PORT)) for server in servers)
+        self._update_upstreams()
+
+    def _update_upstreams(self) -> None:
+        self.resolver.set_upstreams(effective_upstreams(self._do53, self._doh, self._system))
+
+    def set_resources(self, resources: Iterable[ClientResource]) -> None:
+        """The resources whose names are answered here."""
+        named = []
+        for one in resources:
+            pattern = DomainPattern.parse(one.address) if isinstance(one, DnsResource) else None
+            if isinstance(one, DnsResource) and pattern is not None:
+                named.append(NamedResource(one.id, pattern, one.ip_stack or "dual"))
+        self.resolver.set_resources(named)
+
+    def servers(self) -> tuple[IpAddress, ...]:
+        """The addresses that the host is to ask."""
+        return tuple(self.resolver.sentinels)
+
+    def is_from_portal(self, server: SocketAddr) -> bool:
+        """Whether the portal named this resolver, so that it may be asked through the tunnel."""
+        return Do53(server) in self._do53
+
+    def names(self) -> list[tuple[str, tuple[IpAddress, ...]]]:
+        """Every name with its proxy IPs."""
+        return [(one.domain, one.proxy_ips) for one in self.resolver.assignments()]
+
+    def proxy_ips_beside(self, proxy_ip: IpAddress) -> tuple[IpAddress, ...]:
+        """All proxy IPs of the name that one of them stands for."""
+        assignment = self.resolver.resource_of(proxy_ip)
+        return () if assignment is None else assignment.proxy_ips
+
+    # --- queries -------------------------------------------------------------------------------------------------
+
+    def handle_packet(self, packet: Packet, now: float) -> None:
+        """Takes a packet to a sentinel. Over TCP nobody answers, which the host is told."""
+        if packet.protocol != UDP:
+            error = unreachable(packet, Unreachable.PORT)
+            if error is not None:
+                self._packets.append(error)
+            return
+        asker = Asker(packet.key.source, packet.key.destination, "udp")
+        match self.resolver.handle_query(asker, packet.payload, now):
+            case Answer(payload, assignment):
+                self._reply(Reply(asker, payload))
+                if assignment is not None:
+                    self._asked.append((assignment.domain, assignment.proxy_ips))
+            case Forward() as forward:
+                self._forwards.append(forward)
+            case ToSite(query_id, resource_id, _, payload, _):
+                self._to_sites.append(TunnelQuery(query_id, resource_id, None, payload, packet.version == 6))
+            case None:
+                pass
+
+    def _reply(self, reply: Reply) -> None:
+        self._packets.append(udp_packet(reply.asker.sentinel, reply.asker.source, reply.payload))
+
+    def handle_query_response(self, query_id: int, payload: bytes | None, now: float) -> None:
+        """Takes what became of a query that was forwarded."""
+        reply = self.resolver.handle_response(query_id, payload, now)
+        if reply is not None:
+            self._reply(reply)
+
+    # --- through the tunnel --------------------------------------------------------------------------------------
+
+    def tunnel_packet(self, query: TunnelQuery, source: IpAddress, server: SocketAddr, now: float) -> bytes | None:
+        """The packet that asks a resolver inside the tunnel; `None` if too many wait (counted)."""
+        port = self._free_port()
+        if port is None or len(self._sent_by_port) >= MAX_TUNNEL_QUERIES:
+            self.refused += 1
+            self.handle_query_response(query.query_id, None, now)
+            return None
+        self._sent_by_port[port] = _Sent(query.query_id, server, now + SITE_TIMEOUT_S)
+        return udp_packet(SocketAddr(str(source), port), server, query.payload)
+
+    def handle_tunnel_packet(self, packet: Packet, now: float) -> bool:
+        """Takes a packet from a gateway and returns whether it answers a query of ours."""
+        sent = self._sent_by_port.get(packet.destination_port) if packet.protocol == UDP else None
+        if sent is None or packet.key.source != sent.server:
+            return False
+        del self._sent_by_port[packet.destination_port]
+        self.handle_query_response(sent.query_id, packet.payload, now)
+        return True
+
+    def _free_port(self) -> int | None:
+        for _ in range(_ATTEMPTS):
+            port = _FIRST_PORT + int.from_bytes(self._random_bytes(2), "big") % _PORTS
+            if port not in self._sent_by_port:
+                return port
+        return None
+
+    # --- time and output -----------------------------------------------------------------------------------------
+
+    def handle_timeout(self, now: float) -> None:
+        """Forgets what was not answered in time."""
+        self._sent_by_port = {port: sent for port, sent in self._sent_by_port.items() if now < sent.deadline}
+        self.resolver.handle_timeout(now)
+        while (reply := self.resolver.poll_reply()) is not None:
+            self._reply(reply)
+
+    def poll_timeout(self) -> float | None:
+        """When something is due."""
+        times = [sent.deadline for sent in self._sent_by_port.values()]
+        due = self.resolver.poll_timeout()
+        return min(times if due is None else [*times, due], default=None)
+
+    def poll_packet(self) -> bytes | None:
+        """The next packet for the TUN device."""
+        return self._packets.popleft() if self._packets else None
+
+    def poll_forward(self) -> Forward | None:
+        """The next query for a resolver that the host or the portal named."""
+        return self._forwards.popleft() if self._forwards else None
+
+    def poll_to_site(self) -> TunnelQuery | None:
+        """The next query for a resource's gateway."""
+        return self._to_sites.popleft() if self._to_sites else None
+
+    def poll_asked(self) -> tuple[str, tuple[IpAddress, ...]] | None:
+        """The next name of a resource that was asked for, with its proxy IPs."""
+        return self._asked.popleft() if self._asked else None
+
+
+def outside(forward: Forward) -> ForwardQuery:
+    """The query as the program sends it, outside the tunnel."""
+    match forward.upstream:
+        case Do53(address):
+            return ForwardQuery(forward.query_id, address, forward.payload, forward.transport)
+        case Doh(url):
+            return ForwardQuery(forward.query_id, url, forward.payload, "https")

@@ -1,0 +1,537 @@
+"""The client: which packets go to which gateway, and what has to be asked of the portal first.
+
+Sans-IO. After each `handle_*`, drain `poll_transmit`, `poll_packet` and `poll_event`, then sleep until `poll_timeout`.
+The paths below are in the order of packets: from the host, from a gateway, in-band control, the portal, time.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Any, Final
+
+from wardgate._fastpath import DatagramUpcall, Engine, PacketUpcall, SessionUpcall, StaticKey
+from wardgate.client.access import Access
+from wardgate.client.dns import ClientDns, TunnelQuery, outside
+from wardgate.client.gateways import GatewayOnClient
+from wardgate.client.resources import Change, allows_family
+from wardgate.client.snapshot import ClientView, client_snapshot
+from wardgate.errors import RemoteProtocolError
+from wardgate.ids import GatewayId, PeerIndex, ResourceId
+from wardgate.proto.dns_upstreams import Do53
+from wardgate.proto.stub_resolver import SITE_RESOLVER_PORT
+from wardgate.proto.stub_resolver import Forward as ForwardedQuery
+from wardgate.tunnel.connections import (
+    Closed,
+    Connections,
+    Established,
+    Failed,
+    InvalidatedCandidates,
+    NewCandidates,
+    PathChanged,
+    RelaysNeeded,
+)
+from wardgate.tunnel.control import Name
+from wardgate.tunnel.events import ClientEvent, ConfigureTun, SendPortal, SessionEnded
+from wardgate.tunnel.flows import FlowTable, Forward, opens_flow, transmits
+from wardgate.tunnel.ranges import is_proxy_address, is_sentinel
+from wardgate.tunnel.routing import Route
+from wardgate.wire import portal
+from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit
+from wardgate.wire.control import AssignedIps, DomainStatus, Goodbye, decode_control, encode_control, is_control_packet
+from wardgate.wire.icmp_errors import Quote, Unreachable, quoted, unreachable
+from wardgate.wire.ip import UDP, IpAddress, Packet, parse
+
+TICK_S: Final = 1.0
+
+
+class ClientState:
+    """One client.
+
+    Args:
+        engine: The native tables; shared with the threads that forward.
+        static: This process's WireGuard key.
+        epoch: Unix seconds at monotonic 0.
+        is_internet_active: Whether the Internet resource is used, if there is one.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        static: StaticKey,
+        epoch: float,
+        random_bytes: RandomBytes,
+        *,
+        is_internet_active: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._epoch = epoch
+        self._connections = Connections(engine, static, "client", epoch, random_bytes)
+        self._flows = FlowTable(engine)
+        self._access = Access(self._connections, self._flows, is_internet_active=is_internet_active)
+        self._dns = ClientDns(random_bytes)
+        self._interface: portal.Interface | None = None
+        self._own: tuple[IpAddress, ...] = ()
+        self._configured: ConfigureTun | None = None
+        self._is_portal_up = False
+        self._now = 0.0
+        self._next_tick = 0.0
+        self._transmits: deque[Transmit] = deque()
+        self._packets: deque[bytes] = deque()
+        self._events: deque[ClientEvent] = deque()
+        self.counters: Counter[str] = Counter()
+
+    # --- from the host -------------------------------------------------------------------------------------------
+
+    def handle_upcall(self, upcall: PacketUpcall | DatagramUpcall | SessionUpcall, now: float) -> None:
+        """Takes what the native side could not decide."""
+        match upcall:
+            case PacketUpcall(peer=None):
+                self._handle_tun_packet(upcall.packet, now)
+            case PacketUpcall():
+                self._handle_peer_packet(upcall, PeerIndex(upcall.peer or 0), now)
+            case DatagramUpcall():
+                self._connections.handle_datagram(upcall, now)
+            case SessionUpcall():
+                self._connections.handle_session(upcall, now)
+        self._settle(now)
+
+    def _handle_tun_packet(self, raw: bytes, now: float) -> None:
+        packet = self._parse(raw)
+        if packet is None:
+            return
+        if packet.source not in self._own or packet.destination in self._own:
+            self.counters["dropped_foreign_source"] += 1
+        elif packet.destination.is_multicast:
+            self.counters["dropped_multicast"] += 1
+        elif is_sentinel(packet.destination):
+            self._dns.handle_packet(packet, now)
+        else:
+            self._route(packet, now)
+
+    def _route(self, packet: Packet, now: float) -> None:
+        """Destination -> gateway or resource -> filter -> access -> connection -> name -> flow."""
+        gateway = self._access.gateways.at(packet.destination)
+        if gateway is not None and gateway.is_connected:
+            self._send(gateway, packet, 0, None, now)
+            return
+        if packet.is_icmp_error:
+            self.counters["dropped_outbound_icmp_error"] += 1
+            return
+        route = self._find(packet)
+        if route is None or not route.filters.permits(packet.protocol, packet.destination_port):
+            self._refuse(packet, route, now)
+            return
+        gateway = self._access.gateways.serving(route.resource_id)
+        if gateway is None:
+            self._access.wait(route.resource_id, packet, now)
+        elif not gateway.is_connected:
+            gateway.waiting.add(packet)
+        elif route.domain is None or self._is_announced(gateway, route.resource_id, route.domain, packet, now):
+            self._send(gateway, packet, gateway.numbers[route.resource_id], route.resource_id, now)
+
+    def _find(self, packet: Packet) -> Route | None:
+        return self._access.resources.routes.lookup(packet.destination, packet.protocol, packet.destination_port)
+
+    def _refuse(self, packet: Packet, route: Route | None, now: float) -> None:
+        """Answers what no resource permits, so that programs fail at once; what is nobody's is dropped."""
+        if self._access.revocations.answer(packet, now):
+            self.counters["refused_access_ended"] += 1
+            return
+        if route is None and not is_proxy_address(packet.destination):
+            self.counters["dropped_unroutable"] += 1
+            return
+        reason = "no_resource" if route is None else "filter"
+        self.counters[f"refused_{reason}"] += 1
+        self._access.denials.refuse(None if route is None else route.resource_id, packet.key, reason, now)
+        error = unreachable(packet, Unreachable.PROHIBITED)
+        if error is not None:
+            self._packets.append(error)
+
+    def _is_announced(
+        self, gateway: GatewayOnClient, resource_id: ResourceId, domain: str, packet: Packet, now: float
+    ) -> bool:
+        name = Name(gateway.gateway_id, resource_id, domain)
+        proxy_ips = self._allowed(resource_id, self._dns.proxy_ips_beside(packet.destination))
+        return self._access.announcements.admit(name, proxy_ips, packet, now)
+
+    def _allowed(self, resource_id: ResourceId, proxy_ips: Iterable[IpAddress]) -> tuple[IpAddress, ...]:
+        resource = self._access.resources.get(resource_id)
+        if not isinstance(resource, portal.DnsResource):
+            return ()
+        return tuple(one for one in proxy_ips if allows_family(resource, one))
+
+    def _send(
+        self, gateway: GatewayOnClient, packet: Packet, number: int, resource_id: ResourceId | None, now: float
+    ) -> None:
+        """Installs the packet's flow and sends it on that way; what opens no flow goes by itself."""
+        peer = self._connections.index_of(gateway.gateway_id)
+        if peer is None:
+            self.counters["dropped_unknown_peer"] += 1
+            return
+        if not opens_flow(packet):
+            self._connections.send(gateway.gateway_id, packet.raw, now)
+            return
+        verdict = Forward(packet.key, packet.key, number, resource_id)
+        if self._flows.install(peer, verdict, now, from_peer=False) is None:
+            self.counters["dropped_flow_table_full"] += 1
+            return
+        self.counters["flows_installed"] += 1
+        self._access.revocations.found(packet.key)
+        self._transmits.extend(transmits(self._engine.handle_tun(packet.raw, now)))
+
+    def _parse(self, raw: bytes) -> Packet | None:
+        try:
+            return parse(raw)
+        except RemoteProtocolError:
+            self.counters["dropped_malformed"] += 1
+            return None
+
+    # --- from a gateway ------------------------------------------------------------------------------------------
+
+    def _handle_peer_packet(self, upcall: PacketUpcall, peer: PeerIndex, now: float) -> None:
+        if self._connections.handle_probe(upcall, now):
+            return
+        gateway = self._access.gateways.get(self._connections.peer_id_of(peer) or "")
+        if gateway is None:
+            self.counters["dropped_unknown_peer"] += 1
+            return
+        if is_control_packet(upcall.packet):
+            self._handle_control(gateway, upcall.packet, now)
+            return
+        packet = self._parse(upcall.packet)
+        if packet is None:
+            return
+        if packet.destination not in self._own:
+            self.counters["dropped_foreign_destination"] += 1
+        elif packet.is_icmp_error:
+            self._handle_error(gateway, packet, now)
+        elif self._dns.handle_tunnel_packet(packet, now):
+            self.counters["tunnel_answers"] += 1
+        elif self._is_from(gateway, packet.source):
+            self._packets.append(packet.raw)
+        else:
+            self.counters["dropped_foreign_source"] += 1
+
+    def _is_from(self, gateway: GatewayOnClient, source: IpAddress) -> bool:
+        return source in gateway.addresses or self._access.resources.routes.covers(gateway.numbers, source)
+
+    def _handle_error(self, gateway: GatewayOnClient, packet: Packet, now: float) -> None:
+        """Takes an ICMP error, from whomever on the way, if it is about a packet that we may have sent there."""
+        try:
+            quote = quoted(packet)
+        except RemoteProtocolError:
+            self.counters["dropped_malformed"] += 1
+            return
+        destination = ip_address(quote.key.destination.host)
+        if ip_address(quote.key.source.host) not in self._own or not self._is_from(gateway, destination):
+            self.counters["dropped_foreign_error"] += 1
+            return
+        if _is_prohibited(packet):
+            self._note_prohibited(packet, quote, now)
+        self._packets.append(packet.raw)
+
+    def _note_prohibited(self, packet: Packet, quote: Quote, now: float) -> None:
+        destination = ip_address(quote.key.destination.host)
+        port = 0 if quote.icmp_type is not None else quote.key.destination.port
+        route = self._access.resources.routes.lookup(destination, quote.key.protocol, port)
+        self.counters["refused_by_gateway"] += 1
+        resource_id = None if route is None else route.resource_id
+        self._access.denials.refuse(resource_id, quote.key, "gateway_prohibited", now)
+
+    # --- in-band control -----------------------------------------------------------------------------------------
+
+    def _handle_control(self, gateway: GatewayOnClient, raw: bytes, now: float) -> None:
+        try:
+            message = decode_control(raw)
+        except RemoteProtocolError:
+            self.counters["dropped_malformed_control"] += 1
+            return
+        match message:
+            case DomainStatus():
+                for packet in self._access.announcements.handle_status(gateway.gateway_id, message):
+                    self._route(packet, now)
+            case Goodbye():
+                self._access.lost(gateway.gateway_id)
+                self._connections.remove(gateway.gateway_id, now, goodbye=False)
+            case AssignedIps():
+                self.counters["dropped_unexpected_control"] += 1
+
+    def _handle_name_asked(self, domain: str, proxy_ips: tuple[IpAddress, ...], now: float) -> None:
+        """Somebody asked the resolver for a resource's name: its routes are there, its gateways look it up anew."""
+        resources = self._access.resources
+        resources.add_name(domain, proxy_ips, [one.id for one in resources.all()])
+        ids = {route.resource_id for address in proxy_ips for route in resources.routes.name_routes(address)}
+        for resource_id in sorted(ids):
+            gateway = self._access.gateways.serving(resource_id)
+            if gateway is not None and gateway.is_connected:
+                name = Name(gateway.gateway_id, resource_id, domain)
+                self._access.announcements.refresh(name, self._allowed(resource_id, proxy_ips), now)
+
+    def _forward_query(self, forward: ForwardedQuery, now: float) -> None:
+        """Asks a resolver: through the tunnel if the portal named it and it is behind a resource."""
+        if isinstance(forward.upstream, Do53) and self._dns.is_from_portal(forward.upstream.address):
+            server = forward.upstream.address
+            route = self._access.resources.routes.lookup(server.ip, UDP, server.port)
+            if route is not None and route.filters.permits(UDP, server.port):
+                query = TunnelQuery(forward.query_id, route.resource_id, server, forward.payload, server.is_ipv6)
+                self._send_query(query, now)
+                return
+        self._events.append(outside(forward))
+
+    def _send_query(self, query: TunnelQuery, now: float) -> None:
+        gateway = self._access.gateways.serving(query.resource_id)
+        if gateway is None:
+            if self._access.pending.add_query(query.resource_id, query, now):
+                self._access.ask(query.resource_id)
+            return
+        if not gateway.is_connected:
+            gateway.queries.append(query)
+            return
+        source, near = (self._own[1], gateway.ipv6) if query.is_ipv6 else (self._own[0], gateway.ipv4)
+        server = query.server or SocketAddr(str(near), SITE_RESOLVER_PORT)
+        raw = self._dns.tunnel_packet(query, source, server, now)
+        if raw is not None:
+            self._connections.send(gateway.gateway_id, raw, now)
+
+    def handle_query_response(self, query_id: int, payload: bytes | None, now: float) -> None:
+        """Takes the answer to a `ForwardQuery`; `None` if there is none."""
+        self._dns.handle_query_response(query_id, payload, now)
+        self._settle(now)
+
+    # --- from the portal -----------------------------------------------------------------------------------------
+
+    def handle_portal_up(self, now: float) -> None:
+        """The portal confirmed that we joined."""
+        self._is_portal_up = True
+        self._events.append(SendPortal(portal.SetSnownetCapabilities(iceless=True)))
+        self._settle(now)
+
+    def handle_portal_down(self, now: float) -> None:
+        """The portal is away; tunnels keep working."""
+        self._is_portal_up = False
+        self._settle(now)
+
+    def handle_portal(self, message: portal.ToClient, now: float) -> None:
+        """Takes one message of the portal."""
+        match message:
+            case portal.ClientInit():
+                self._set_interface(message.interface, now)
+                self._apply(self._access.resources.replace(message.resources), now)
+                self._connections.update_relays((), message.relays, now)
+            case portal.ConfigChanged(interface=interface):
+                self._set_interface(interface, now)
+            case portal.ResourceCreatedOrUpdated(resource=resource):
+                self._apply(self._access.resources.upsert(resource), now)
+            case portal.ResourceDeleted(resource_id=resource_id):
+                self._apply(self._access.resources.remove(resource_id), now)
+            case portal.RelaysPresence(disconnected_ids=remove, connected=add):
+                self._connections.update_relays(remove, add, now)
+            case portal.AuthorizationCreated():
+                if not self._access.granted(message, now):
+                    self.counters["ignored_authorizations"] += 1
+            case portal.AuthorizationCreationFailed():
+                self._access.refused(message, now)
+            case portal.GatewayIceCandidates(gateway_id=gateway_id, candidates=lines):
+                self._connections.add_remote_candidates(gateway_id, lines, now)
+            case portal.InvalidateGatewayIceCandidates(gateway_id=gateway_id, candidates=lines):
+                self._connections.remove_remote_candidates(gateway_id, lines, now)
+            case portal.Disconnect(reason=portal.TOKEN_EXPIRED):
+                self._events.append(SessionEnded(portal.TOKEN_EXPIRED))
+            case _:
+                self.counters["ignored_portal_messages"] += 1
+        self._configure()
+        self._settle(now)
+
+    def _set_interface(self, interface: portal.Interface, now: float) -> None:
+        own = (interface.ipv4, interface.ipv6)
+        if self._own and self._own != own:
+            self._flows.remove_if(lambda flow: ip_address(flow.inner.source.host) not in own)
+        self._own = own
+        self._interface = interface
+        self._dns.set_upstreams(interface)
+
+    def _apply(self, change: Change, now: float) -> None:
+        self._access.apply(change, now)
+        resources = self._access.resources
+        for domain, proxy_ips in self._dns.names():
+            resources.add_name(domain, proxy_ips, change.added)
+        self._dns.set_resources(resources.all())
+
+    def set_internet_active(self, is_active: bool, now: float) -> None:
+        """Uses the Internet resource, or stops to."""
+        self._apply(self._access.resources.set_internet_active(is_active), now)
+        self._configure()
+        self._settle(now)
+
+    def set_system_resolvers(self, servers: Iterable[IpAddress], now: float) -> None:
+        """The host's own resolvers, which are asked where the portal names none."""
+        self._dns.set_system_resolvers(servers)
+        self._configure()
+        self._settle(now)
+
+    def _configure(self) -> None:
+        if self._interface is None:
+            return
+        routes = self._access.resources.tun_routes(self._access.revocations.lingering_routes())
+        wanted = ConfigureTun(
+            self._interface.ipv4, self._interface.ipv6, routes, self._dns.servers(), self._interface.search_domain
+        )
+        if wanted != self._configured:
+            self._configured = wanted
+            self._events.append(wanted)
+
+    # --- time and output -----------------------------------------------------------------------------------------
+
+    def handle_timeout(self, now: float) -> None:
+        """Does what is due at `now`. Calling it early, late or twice is harmless."""
+        self._connections.handle_timeout(now)
+        self._dns.handle_timeout(now)
+        if self._access.revocations.handle_timeout(now):
+            self._configure()
+        if now >= self._next_tick:
+            self._next_tick = now + TICK_S
+            self._flows.expire(now)
+        self._settle(now)
+
+    def reset(self, now: float) -> bool:
+        """The host's network changed: finds new paths.
+
+        Returns:
+            Whether connections live on. Otherwise the program makes a new key, hands it to `set_static`, and joins the
+            portal with it.
+        """
+        is_kept = self._connections.reset(now)
+        self._settle(now)
+        return is_kept
+
+    def set_static(self, static: StaticKey, now: float) -> None:
+        """Uses another WireGuard key from now on."""
+        self._connections.set_static(static)
+        self._settle(now)
+
+    def handle_goodbye(self, now: float) -> None:
+        """Orderly end: tells every gateway."""
+        for gateway in self._access.gateways.all():
+            self._connections.remove(gateway.gateway_id, now, goodbye=True)
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """Takes what the parts produced and makes it this machine's output; loops until none has anything left."""
+        self._now = now
+        while self._settle_connections() or self._settle_dns(now) or self._settle_access(now):
+            pass
+        self._note_lost_flows(now)
+        if self._is_portal_up:
+            self._send_candidates()
+
+    def _settle_connections(self) -> bool:
+        event = self._connections.poll_event()
+        match event:
+            case None:
+                return False
+            case NewCandidates(peer_id, lines):
+                self._access.candidates.add(peer_id, tuple(lines))
+            case InvalidatedCandidates(peer_id, lines):
+                self._access.candidates.remove(peer_id, tuple(lines))
+            case Established(peer_id):
+                self._access.connected(peer_id)
+            case Failed(peer_id, _, reports) | Closed(peer_id, reports):
+                self.counters["connections_lost"] += 1
+                self._access.lost(peer_id, reports)
+            case RelaysNeeded():
+                self._events.append(SendPortal(portal.NoRelays()))
+            case PathChanged():
+                pass
+        return True
+
+    def _settle_dns(self, now: float) -> bool:
+        did = False
+        while (asked := self._dns.poll_asked()) is not None:
+            self._handle_name_asked(*asked, now)
+            did = True
+        while (forward := self._dns.poll_forward()) is not None:
+            self._forward_query(forward, now)
+        while (query := self._dns.poll_to_site()) is not None:
+            self._send_query(query, now)
+            did = True
+        while (raw := self._dns.poll_packet()) is not None:
+            self._packets.append(raw)
+        return did
+
+    def _settle_access(self, now: float) -> bool:
+        access, did = self._access, False
+        while access.to_route:
+            self._route(access.to_route.popleft(), now)
+            did = True
+        while access.to_ask:
+            self._send_query(access.to_ask.popleft(), now)
+            did = True
+        while (told := access.announcements.poll_message()) is not None:
+            self._connections.send(told[0], encode_control(told[1]), now)
+            did = True
+        while access.to_portal:
+            self._events.append(SendPortal(access.to_portal.popleft()))
+        self._packets.extend(access.to_tun)
+        access.to_tun.clear()
+        while (raw := access.revocations.poll_packet()) is not None:
+            self._packets.append(raw)
+        return did
+
+    def _note_lost_flows(self, now: float) -> None:
+        while (ended := self._flows.poll_ended()) is not None:
+            if ended.is_lost and ended.flow.resource_id is not None:
+                self._access.revocations.lose(ended.flow.inner, ended.flow.resource_id, now)
+
+    def _send_candidates(self) -> None:
+        for batch in self._access.candidates.take():
+            gateway_id = GatewayId(batch.peer_id)
+            if batch.removed:
+                gone = portal.WithdrawnGatewayCandidates(gateway_id=gateway_id, candidates=batch.removed)
+                self._events.append(SendPortal(gone))
+            if batch.added:
+                new = portal.NewGatewayCandidates(gateway_id=gateway_id, candidates=batch.added)
+                self._events.append(SendPortal(new))
+
+    def poll_transmit(self) -> Transmit | None:
+        """The next datagram to send."""
+        return self._transmits.popleft() if self._transmits else self._connections.poll_transmit()
+
+    def poll_packet(self) -> bytes | None:
+        """The next packet for the TUN device."""
+        return self._packets.popleft() if self._packets else None
+
+    def poll_event(self) -> ClientEvent | None:
+        """The next thing to ask of the program."""
+        return self._events.popleft() if self._events else None
+
+    def poll_timeout(self) -> float | None:
+        """When to call `handle_timeout`; at once while output waits."""
+        if self._transmits or self._packets or self._events:
+            return self._now
+        times = [
+            self._connections.poll_timeout(),
+            self._dns.poll_timeout(),
+            self._access.revocations.poll_timeout(),
+            self._next_tick if len(self._flows) else None,
+        ]
+        return min((time for time in times if time is not None), default=None)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `client status` shows; plain JSON."""
+        return client_snapshot(
+            ClientView(
+                access=self._access,
+                own=self._own,
+                is_portal_up=self._is_portal_up,
+                paths={one.peer_id: one for one in self._connections.paths()},
+                traffic=self._flows.traffic(),
+                counters={**self.counters, **self._connections.counts, "flow_table_full": self._flows.refused},
+                now=self._now,
+                epoch=self._epoch,
+            )
+        )
+
+
+def _is_prohibited(packet: Packet) -> bool:
+    kind = (packet.icmp_type, packet.icmp_code)
+    return kind in (((3, 9), (3, 10), (3, 13)) if packet.version == 4 else ((1, 1),))

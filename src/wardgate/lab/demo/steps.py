@@ -1,0 +1,361 @@
+"""The story itself: nine things that must be true, each shown on real processes."""
+
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wardgate.errors import LabError
+from wardgate.lab.demo import app
+from wardgate.lab.demo.cast import Cast, whole_blocks
+from wardgate.lab.demo.story import Story
+from wardgate.lab.operations import rules
+from wardgate.lab.process import Process
+
+APP_NAME = "app.corp.example"
+APP_URL = f"http://{APP_NAME}/"
+CIDR_URL = "http://10.9.0.2/"
+NEIGHBOUR_URL = "http://10.9.0.3/"
+PLAIN_URL = "http://203.0.113.31:8080"
+HELLO = app.HELLO.decode()
+DOWNLOAD_BYTES = whole_blocks(1_000_000_000) + app.BLOCK
+RELAYED_BYTES = whole_blocks(100_000_000)
+LIVE_S = 1.0  # how soon a change of a policy must be felt
+FAILOVER_S = 5.0
+SOON_S = 15.0
+CAPTURED_PACKETS = 4000
+
+
+@dataclass
+class Account:
+    """What the admin made: ids by name."""
+
+    policies: dict[str, str] = field(default_factory=dict)
+
+
+def require(condition: Any, text: str) -> None:
+    """Says what is not as the story tells it.
+
+    Raises:
+        LabError: The condition does not hold.
+    """
+    if not condition:
+        raise LabError(text)
+
+
+# --- 1 ---
+
+
+def portal_starts(story: Story, cast: Cast) -> None:
+    """The portal runs, and an admin makes what an account needs."""
+    with story.step("1", "the portal starts on SQLite and sets itself up", list(cast.processes.values())):
+        words = ["--database", f"sqlite:///{cast.database}", "--account", "corp", "--email", "admin@corp.example"]
+        made = cast.wardgate("portal", "portal", "setup", *words, "--json").check()
+        cast.tokens["api"] = parse_json(made.stdout)["api_token"]
+        cast.start_portal()
+    with story.step("1", "the admin makes a site, a group, a user, resources and tokens", portal_of(cast)):
+        cast.admin("sites", "create", "office")
+        cast.admin("groups", "create", "engineering")
+        cast.admin("actors", "create", "Mia Berg", "--type", "account_user", "--email", "mia@corp.example")
+        cast.admin("groups", "add", "engineering", "Mia Berg")
+        dns = ["--type", "dns", "--address", APP_NAME, "--site", "office", "--filter", "tcp:80", "--filter", "icmp"]
+        cast.admin("resources", "create", "wiki", *dns)
+        cidr = ["--type", "ip", "--address", "10.9.0.2", "--site", "office", "--filter", "tcp:80", "--filter", "icmp"]
+        cast.admin("resources", "create", "wiki by address", *cidr)
+        cast.tokens["gateway"] = cast.admin("gateway-tokens", "create", "--site", "office")["token"]
+        cast.tokens["relay"] = operator(cast, "relay-token")["token"]
+        made_token = operator(cast, "client-token", "--account", "corp", "--actor", "mia@corp.example")
+        cast.tokens["client"] = made_token["token"]
+
+
+def operator(cast: Cast, *words: str) -> dict[str, Any]:
+    """What an operator's command on the portal's machine printed."""
+    done = cast.wardgate("portal", "portal", *words, "--database", f"sqlite:///{cast.database}", "--json").check()
+    return parse_json(done.stdout)
+
+
+# --- 2 ---
+
+
+def members_join(story: Story, cast: Cast) -> None:
+    """Relay, gateway and client join; a wrong token does not."""
+    with story.step("2", "relay, gateway and client join with their tokens", portal_of(cast)):
+        cast.start_relay()
+        cast.start_gateway()
+        cast.start_client()
+        with logs_on_failure(story, cast):
+            wait_joined(cast)
+    with story.step("2", "a wrong token is refused, and the gateway says so", portal_of(cast)):
+        env = {"WARDGATE_TOKEN": ".wrong", "WARDGATE_ID": "impostor"}
+        refused = cast.wardgate("gateway-2", "gateway", "--api-url", "ws://203.0.113.10:8080", env=env)
+        require(refused.returncode == 1, f"exit status {refused.returncode} instead of 1")
+        story.say(last_line(refused.stderr or refused.stdout))
+    with story.step("2", "a revoked token is refused, also to who is already in", portal_of(cast)):
+        token = cast.admin("gateway-tokens", "create", "--site", "office")
+        identity = {"WARDGATE_TOKEN": token["token"], "WARDGATE_ID": "revoked", "WARDGATE_NAME": "revoked"}
+        revoked = cast.start_member("revoked", "gateway-2", "gateway", env=identity)
+        cast.wait(lambda: "revoked" in online_gateways(cast), SOON_S, "the gateway joins", revoked)
+        cast.admin("gateway-tokens", "revoke", "--site", "office", token["id"])
+        require(revoked.wait(5.0) == 1, f"exit status {revoked.returncode} instead of 1")
+        story.say(last_line(revoked.log()))
+
+
+# --- 3 ---
+
+
+def nothing_is_allowed(story: Story, cast: Cast) -> None:
+    """Without a policy there is no way in, and the portal says why."""
+    with story.step("3", "without a policy the client cannot reach the app", list(cast.processes.values())):
+        for url in (APP_URL, CIDR_URL):
+            answer = cast.curl(url, timeout_s=2)
+            require(answer.returncode != 0, f"{url} answered without a policy")
+    with story.step("3", "the portal, asked for this person and this resource, says why", portal_of(cast)):
+        explained = cast.admin("explain", "Mia Berg", "wiki")
+        require(not explained["allowed"] and explained["reasons"], "the portal gave no reason")
+        story.say("\n".join(reason["text"] for reason in explained["reasons"]))
+
+
+# --- 4 ---
+
+
+def policy_is_added(story: Story, cast: Cast, account: Account) -> None:
+    """A policy makes both resources reachable while everything runs."""
+    client = cast.processes["client"]
+    text = "a policy is added while everything runs: the client may within 1 s, without reconnecting"
+    with story.step("4", text, list(cast.processes.values())):
+        joined_before = cast.status().get("portal_connections")
+        began = time.monotonic()
+        for name in ("wiki", "wiki by address"):
+            made = cast.admin("policies", "create", "--group", "engineering", "--resource", name)
+            account.policies[name] = made["id"]
+        policies_made = time.monotonic()
+        cast.wait(lambda: answers(cast, CIDR_URL), SOON_S, f"{CIDR_URL} answers", client)
+        felt_s = time.monotonic() - policies_made
+        story.say(f"policies made in {policies_made - began:.2f} s, app reached {felt_s:.2f} s after the last one")
+        require(felt_s < LIVE_S, f"it took {felt_s:.2f} s")
+        require(cast.status().get("portal_connections") == joined_before, "the client reconnected")
+    with story.step("4", f"curl {APP_URL} works, through a proxy address of the client's resolver", [client]):
+        cast.wait(lambda: answers(cast, APP_URL), SOON_S, f"{APP_URL} answers", client)
+        resolved = cast.lab.node("client").run(["getent", "ahostsv4", APP_NAME]).check().stdout.split()[0]
+        require(resolved.startswith(("100.96.", "100.97.", "100.98.")), f"{APP_NAME} is {resolved}")
+        story.say(f"{APP_NAME} is {resolved} to this client; the public resolver was never asked for it")
+        require(APP_NAME not in cast.processes["public-dns"].log(), "the name leaked to the public resolver")
+
+
+def big_download(story: Story, cast: Cast) -> None:
+    """A gigabyte arrives whole; the wan sees none of its text."""
+    with story.step("4", "1 GB by the plain path, a port opened for the comparison", [cast.processes["app"]]):
+        with opened_port(cast), captured(cast, "plain") as plain_capture:
+            plain = cast.download(f"{PLAIN_URL}/bytes/{DOWNLOAD_BYTES}")
+        require(app.MARKER in plain_capture(), "the capture does not even see the plain path's text")
+        story.say(f"{plain.gbit_per_s:.2f} Gbit/s")
+    wanted = app.digest(DOWNLOAD_BYTES)
+    for url in (APP_URL, CIDR_URL):
+        text = f"1 GB from {url} has the right checksum"
+        with story.step("4", text, list(cast.processes.values())):
+            with captured(cast, "tunnel") as tunnel_capture:
+                done = cast.download(f"{url}bytes/{DOWNLOAD_BYTES}")
+            require(done.received == DOWNLOAD_BYTES, f"{done.received} bytes arrived, not {DOWNLOAD_BYTES}")
+            require(done.digest == wanted == plain.digest, "the checksum is wrong")
+            ratio = done.gbit_per_s / plain.gbit_per_s
+            story.say(f"{done.gbit_per_s:.2f} Gbit/s, {ratio:.2f} of the plain path")
+    with story.step("5", "a capture on the wan during the download has none of its plain text"):
+        packets = tunnel_capture()
+        require(len(packets) > 100_000, f"the capture has only {len(packets)} bytes")
+        require(app.MARKER not in packets, "the wan saw plain text")
+        story.say(f"{len(packets) // 1000} kB of it searched; the plain path's capture had the text")
+
+
+# --- 5, 6 ---
+
+
+def path_is_shown(story: Story, cast: Cast, number: str, kind: str) -> None:
+    """The client names the path it uses."""
+    with story.step(number, f"the path is {kind}", list(cast.processes.values())):
+        cast.wait(lambda: path_of(cast).get("kind") == kind, SOON_S, f"the path is {kind}")
+        path = path_of(cast)
+        story.say(f"{path['local']} → {path['remote']}, round trip {path['rtt_ms']:.1f} ms")
+        if kind == "direct":
+            ends = (path["local_public"] or path["local"], path["remote"])
+            require(ends[1].startswith("203.0.113.31:"), f"the far end is {ends[1]}")
+
+
+def relayed_download(story: Story, cast: Cast) -> None:
+    """Through the relay, where no hole can be punched."""
+    with story.step("6", "symmetric NATs on both sides: it works all the same", list(cast.processes.values())):
+        cast.wait(lambda: answers(cast, APP_URL), SOON_S, f"{APP_URL} answers", cast.processes["client"])
+    path_is_shown(story, cast, "6", "relayed")
+    with story.step("6", "100 MB through the relay have the right checksum", list(cast.processes.values())):
+        done = cast.download(f"{CIDR_URL}bytes/{RELAYED_BYTES}")
+        require(done.digest == app.digest(RELAYED_BYTES), "the checksum is wrong")
+        story.say(f"{done.gbit_per_s:.2f} Gbit/s")
+
+
+# --- 7 ---
+
+
+def filters_hold(story: Story, cast: Cast) -> None:
+    """What is not allowed is refused."""
+    with story.step("7", "a port that the filter does not allow is refused", list(cast.processes.values())):
+        for url in ("http://10.9.0.2:8081/", f"http://{APP_NAME}:8081/"):
+            began = time.monotonic()
+            answer = cast.curl(url)
+            require(answer.returncode == 7, f"{url}: curl ended with {answer.returncode}: {answer.stderr}")
+            story.say(f"{last_line(answer.stderr)} ({time.monotonic() - began:.2f} s)")
+        served = cast.curl("http://10.9.0.2:8081/", node="gateway-1")
+        require(served.returncode == 0, "nothing listens on that port, so the refusal shows nothing")
+    with story.step("7", "a neighbour of the app, outside the resource, is refused", list(cast.processes.values())):
+        require(cast.curl(NEIGHBOUR_URL, node="gateway-1").returncode == 0, "the neighbour does not listen at all")
+        require(cast.curl(NEIGHBOUR_URL, timeout_s=2).returncode != 0, "the neighbour answered")
+
+
+# --- 8 ---
+
+
+def policy_is_removed(story: Story, cast: Cast, account: Account) -> None:
+    """Access ends at once, and the client says why."""
+    with story.step("8", "a policy is removed: the running download stops within 1 s", list(cast.processes.values())):
+        command = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--limit-rate",
+            "20M",
+            "-o",
+            "/dev/null",
+            f"{CIDR_URL}bytes/2000000000",
+        ]
+        running = cast.start("download", "client", command)
+        time.sleep(1.0)
+        require(running.running, f"the download ended by itself: {running.log()}")
+        cast.admin("policies", "delete", account.policies["wiki by address"])
+        began = time.monotonic()
+        try:
+            running.wait(LIVE_S)
+        except TimeoutError:
+            raise LabError("the download still runs after 1 s") from None
+        story.say(f"stopped after {time.monotonic() - began:.2f} s: {last_line(running.log())}")
+    with story.step("8", "the client sees why", list(cast.processes.values())):
+        ended = cast.status().get("ended", [])
+        require(any(row["resource"] == "wiki by address" for row in ended), f"the status says nothing of it: {ended}")
+        story.say("; ".join(f"{row['resource']}: {row['reason']}" for row in ended))
+        require(cast.curl(CIDR_URL, timeout_s=2).returncode != 0, "the app still answers")
+        require(answers(cast, APP_URL), "the other resource stopped working, too")
+
+
+# --- 9 ---
+
+
+def gateway_is_killed(story: Story, cast: Cast) -> None:
+    """Another gateway of the site takes over."""
+    with story.step("9", "a second gateway of the site joins", list(cast.processes.values())):
+        second = cast.start_gateway("gateway-2")
+        cast.wait(lambda: len(online_gateways(cast)) == 2, SOON_S, "both gateways are online", second)
+        require(answers(cast, APP_URL), "the app does not answer")
+    text = "the gateway in use is killed: new connections work through the other within 5 s"
+    with story.step("9", text, list(cast.processes.values())):
+        used = gateway_in_use(cast)
+        cast.processes[used].kill()
+        began = time.monotonic()
+        cast.wait(lambda: answers(cast, APP_URL, timeout_s=1.0), 30.0, "the app answers again")
+        took_s = time.monotonic() - began
+        story.say(f"{used} was killed; the app answered {took_s:.1f} s later, through {gateway_in_use(cast)}")
+        require(took_s < FAILOVER_S, f"it took {took_s:.1f} s")
+        require(gateway_in_use(cast) != used, "the client still names the dead gateway")
+
+
+# --- helpers ---
+
+
+def portal_of(cast: Cast) -> list[Process | None]:
+    """The portal, if it was started."""
+    return [cast.processes.get("portal")]
+
+
+@contextmanager
+def logs_on_failure(story: Story, cast: Cast) -> Iterator[None]:
+    """Shows every program's last lines if the block fails; for steps that start programs."""
+    try:
+        yield
+    except Exception:
+        for process in cast.processes.values():
+            story.show_log(process)
+        raise
+
+
+def answers(cast: Cast, url: str, timeout_s: float = 2.0) -> bool:
+    """Whether the app says hello."""
+    return cast.curl(url, timeout_s=timeout_s).stdout == HELLO
+
+
+def online_gateways(cast: Cast) -> list[str]:
+    """Names of the site's gateways that are online, in order."""
+    return sorted(row["name"] for row in cast.admin("gateways", "list", "--site", "office") if row["online"])
+
+
+def gateway_in_use(cast: Cast) -> str:
+    """The name of the gateway that the client reaches the wiki through."""
+    gateway_id = cast.resource("wiki").get("gateway_id")
+    rows = cast.admin("gateways", "list", "--site", "office")
+    return next((str(row["name"]) for row in rows if row["id"] == gateway_id), "nobody")
+
+
+def path_of(cast: Cast) -> dict[str, Any]:
+    """What the client says of the path to the wiki."""
+    return cast.resource("wiki").get("path") or {}
+
+
+@contextmanager
+def opened_port(cast: Cast) -> Iterator[None]:
+    """Forwards a port of the gateways' router to the app, for as long as the block lasts."""
+    table = "table ip plain\ndelete table ip plain\n"
+    rule = "iifname wan0 tcp dport 8080 dnat to 10.9.0.2:80"
+    chain = f"chain inward {{ type nat hook prerouting priority -101;\n{rule}\n}}"
+    cast.lab.apply([rules("gateway-nat", f"{table}table ip plain {{\n{chain}\n}}\n")])
+    try:
+        yield
+    finally:
+        cast.lab.apply([rules("gateway-nat", table)])
+
+
+@contextmanager
+def captured(cast: Cast, name: str) -> Iterator[Any]:
+    """Captures on the wan; gives a function that, after the block, has the captured bytes."""
+    path = cast.directory / f"{name}.pcap"
+    words = ["tcpdump", "-i", "any", "-s", "400", "-c", str(CAPTURED_PACKETS), "-U", "-w", str(path), "ip"]
+    tcpdump = cast.start(f"capture-{name}", "wan", words)
+    cast.wait(lambda: "listening" in tcpdump.log(), 5.0, "tcpdump listens", tcpdump)
+    try:
+        yield path.read_bytes
+    finally:
+        tcpdump.stop()
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """Reads the JSON object that a command printed."""
+    value: dict[str, Any] = json.loads(text)
+    return value
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, without colours."""
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def wait_joined(cast: Cast) -> None:
+    """Waits until client and gateway are in."""
+    client, gateway = cast.processes["client"], cast.processes["gateway-1"]
+    cast.wait(lambda: cast.status().get("portal") == "connected", SOON_S, "the client joins", client)
+    cast.wait(lambda: "gateway-1" in online_gateways(cast), SOON_S, "the gateway joins", gateway)
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copies a database that is in use."""
+    with closing(sqlite3.connect(source)) as before, closing(sqlite3.connect(target)) as after:
+        before.backup(after)
