@@ -238,6 +238,28 @@ def is_icmp_error_type(version: int, icmp_type: int) -> bool:
     return icmp_type in V4_ERRORS if version == 4 else icmp_type < 128
 
 
+class TcpHeader(NamedTuple):
+    """What TCP says of a segment besides its ports and flags."""
+
+    sequence: int
+    acknowledgment: int
+    window: int
+    options: bytes
+
+
+def tcp_header(packet: Packet) -> TcpHeader:
+    """Reads the rest of the TCP header of a packet.
+
+    Raises:
+        LocalProtocolError: The packet is not TCP.
+    """
+    if packet.protocol != TCP:
+        raise LocalProtocolError("not a TCP packet")
+    at = packet.transport_offset
+    sequence, acknowledgment, window = struct.unpack_from("!4xII2xH", packet.raw, at)
+    return TcpHeader(sequence, acknowledgment, window, packet.raw[at + 20 : packet.payload_offset])
+
+
 # --- checksums -------------------------------------------------------------------------------------------------------
 
 
@@ -315,12 +337,15 @@ def tcp_packet(
     sequence: int = 0,
     acknowledgment: int = 0,
     window: int = 0xFFFF,
+    options: bytes = b"",
     payload: bytes = b"",
 ) -> bytes:
-    """A TCP segment without options in an IP packet."""
+    """A TCP segment in an IP packet; the options are padded to whole words already."""
     source_ip, destination_ip = ip_address(source[0]), ip_address(destination[0])
     numbers = (sequence & 0xFFFFFFFF, acknowledgment & 0xFFFFFFFF)
-    segment = struct.pack("!HHIIBBHHH", source[1], destination[1], *numbers, 0x50, flags, window, 0, 0) + payload
+    offset = (5 + len(options) // 4) << 4
+    segment = struct.pack("!HHIIBBHHH", source[1], destination[1], *numbers, offset, flags, window, 0, 0)
+    segment += options + payload
     total = transport_checksum(source_ip, destination_ip, TCP, segment)
     segment = segment[:16] + struct.pack("!H", total) + segment[18:]
     return ip_packet(source_ip, destination_ip, TCP, segment)
