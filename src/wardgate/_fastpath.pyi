@@ -317,3 +317,29 @@ class TunnelIo:
 
     def step_counters(self) -> dict[str, int]:
         """Batches, system calls, GSO and GRO sizes, errors of the two threads."""
+
+# --- the lab --------------------------------------------------------------------------------------------------------
+
+LinkCounters = tuple[int, int, int, int, float]
+"""Frames delivered, their bytes, those dropped on a full wire, those refused, and how late the latest was (s)."""
+
+@final
+class DelayLine:
+    """Carries frames between two TAP devices, each a fixed time after it came in; a thread without the GIL does it."""
+
+    def __init__(self, first_fd: int, second_fd: int, delay_s: float, limit_bytes: int) -> None:
+        """Starts carrying; the descriptors are duplicated.
+
+        Raises:
+            ValueError: The delay is negative or not a number.
+            OSError: A descriptor is not open.
+        """
+
+    def set_delay(self, delay_s: float) -> None:
+        """The delay of what comes in from now on; frames never overtake each other."""
+
+    def counters(self) -> tuple[LinkCounters, LinkCounters]:
+        """From first to second, and back."""
+
+    def stop(self) -> None:
+        """Ends the thread and lets go of the devices; harmless when repeated."""

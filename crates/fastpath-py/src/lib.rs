@@ -1,6 +1,7 @@
 //! The packet path's Python face: converts, releases the GIL, maps errors; decides nothing.
 
 mod address;
+mod delay_line;
 mod engine;
 mod flow;
 mod noise;
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _fastpath(module: &Bound<'_, PyModule>) -> PyResult<()> {
     noise::register(module)?;
+    delay_line::register(module)?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<engine::PeerActivity>()?;
     module.add_class::<flow::Flow>()?;

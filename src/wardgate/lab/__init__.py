@@ -4,7 +4,7 @@
 """
 
 from wardgate.lab import topologies
-from wardgate.lab.lab import Lab
+from wardgate.lab.lab import Lab, LinkCounters
 from wardgate.lab.node import Node
 from wardgate.lab.process import Completed, Process, wait_until
 from wardgate.lab.recording import Capture, capture
@@ -16,6 +16,7 @@ __all__ = [
     "Host",
     "Lab",
     "Link",
+    "LinkCounters",
     "Nat",
     "NatKind",
     "Node",

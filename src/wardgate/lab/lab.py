@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
+from typing import NamedTuple
 
 from wardgate.errors import LabError, LabUnavailable
 from wardgate.lab import messages, operations, plan
@@ -28,6 +29,24 @@ from wardgate.lab.topology import Host, Link, Nat, NatKind, Topology
 
 READY_TIMEOUT_S = 20.0
 CLOSE_TIMEOUT_S = 10.0
+
+
+class LinkCounters(NamedTuple):
+    """What one direction of a wire with a delay has carried.
+
+    Attributes:
+        frames: Frames delivered; a super-packet is one.
+        bytes: Their bytes.
+        overflowed: Frames dropped because too much was under way.
+        refused: Frames that the far end did not take.
+        max_late_s: The longest that a frame was late.
+    """
+
+    frames: int
+    bytes: int
+    overflowed: int
+    refused: int
+    max_late_s: float
 
 
 class Lab:
@@ -137,6 +156,17 @@ class Lab:
             self.apply([operations.delay(*near, link.delay_ms)])
         self.apply([operation for end in (near, far) for operation in operations.end_properties(*end, before, link)])
         self.topology = changed
+
+    def link_counters(self, name: str) -> tuple[LinkCounters, LinkCounters]:
+        """What a wire with a delay has carried: away from the named host or router, and towards it.
+
+        Raises:
+            LabError: There is no such wire, or it has no delay.
+        """
+        (node, interface), _ = plan.wire_ends(self.topology, name)
+        reply, _ = self._request({"request": "counters", "node": node, "interface": interface})
+        away, towards = reply["counters"]
+        return LinkCounters(*away), LinkCounters(*towards)
 
     def set_nat(self, site_name: str, nat: Nat) -> None:
         """Makes a site's router another kind of NAT; it forgets its mappings, as after a restart.

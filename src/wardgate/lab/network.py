@@ -14,8 +14,10 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from wardgate.lab import namespaces
+from wardgate.lab.delays import Delays, open_tap
 
 LOOPBACK_INDEX = 1
+TAP_QUEUE = 4096
 NO_DUPLICATE_DETECTION = 2  # IFA_F_NODAD
 ONLINK = 4  # RTNH_F_ONLINK
 DEFAULTS = {
@@ -42,9 +44,12 @@ class Network:
     def __init__(self, nodes: Mapping[str, _HasNetwork]) -> None:
         self._nodes = nodes
         self._netlink_by_node: dict[str, Any] = {}
+        self.delays = Delays()
         self._operations: dict[str, Callable[..., None]] = {
             "bridge": self.bridge,
             "veth": self.veth,
+            "delayed_wire": self.delayed_wire,
+            "delay": self.delay,
             "delete_link": self.delete_link,
             "attach": self.attach,
             "up": self.up,
@@ -83,7 +88,8 @@ class Network:
             raise OSError(f"{name} {arguments}: {error}") from error
 
     def close(self) -> None:
-        """Closes every netlink socket."""
+        """Closes every netlink socket and ends every delay line."""
+        self.delays.close()
         for netlink in self._netlink_by_node.values():
             netlink.close()
         self._netlink_by_node.clear()
@@ -103,8 +109,33 @@ class Network:
             peer={"ifname": peer_interface, "net_ns_fd": self._nodes[peer_node].net, "mtu": mtu},
         )
 
+    def delayed_wire(
+        self, node: str, interface: str, peer_node: str, peer_interface: str, mtu: int, delay_ms: float
+    ) -> None:
+        """Makes a wire between two nodes that takes its time."""
+        ends = ((node, interface), (peer_node, peer_interface))
+        descriptors: list[int] = []
+        self.delays.start()
+        try:
+            for end_node, end_interface in ends:
+                with namespaces.inside_network(self._nodes[end_node].net):
+                    descriptors.append(open_tap(end_interface))
+                index = self._index(end_node, end_interface)
+                self._netlink_by_node[end_node].link("set", index=index, mtu=mtu, txqlen=TAP_QUEUE)
+            self.delays.add(*ends, (descriptors[0], descriptors[1]), delay_ms / 1000)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def delay(self, node: str, interface: str, delay_ms: float) -> None:
+        """Changes how long a wire is."""
+        self.delays.set_delay((node, interface), delay_ms / 1000)
+
     def delete_link(self, node: str, interface: str) -> None:
         """Removes an interface, and with it the other end of its wire."""
+        if (node, interface) in self.delays:
+            self.delays.remove((node, interface))
+            return
         self._netlink_by_node[node].link("del", index=self._index(node, interface))
 
     def attach(self, node: str, interface: str, bridge: str) -> None:
@@ -164,11 +195,9 @@ class Network:
     def forget_flows(self, node: str) -> None:
         """Empties the node's connection tracking table, as a router does that restarts."""
         with namespaces.inside_network(self._nodes[node].net):
-            table = NFCTSocket()
-        try:
-            table.flush()
-        finally:
-            table.close()
+            # This socket is opened by its first request, so the request has to be made here as well.
+            with NFCTSocket() as table:
+                table.flush()
 
     def whole_packets(self, node: str, interface: str, enabled: bool) -> None:
         """Whether super-packets may cross this interface whole; a lossy link takes them apart, to lose each alone."""

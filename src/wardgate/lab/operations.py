@@ -17,16 +17,17 @@ def bridge(node: str, interface: str) -> Message:
 
 def wire(node: str, interface: str, peer_node: str, peer_interface: str, link: Link) -> list[Message]:
     """A wire between two nodes, both ends down, with the link's properties."""
-    made: list[Message] = [
-        {
-            "op": "veth",
-            "node": node,
-            "interface": interface,
-            "peer_node": peer_node,
-            "peer_interface": peer_interface,
-            "mtu": link.mtu,
-        }
-    ]
+    first: Message = {
+        "op": "veth",
+        "node": node,
+        "interface": interface,
+        "peer_node": peer_node,
+        "peer_interface": peer_interface,
+        "mtu": link.mtu,
+    }
+    if link.delay_ms > 0:
+        first |= {"op": "delayed_wire", "delay_ms": link.delay_ms}
+    made = [first]
     for end_node, end_interface in ((node, interface), (peer_node, peer_interface)):
         made += end_properties(end_node, end_interface, Link(mtu=link.mtu), link)
     return made

@@ -59,6 +59,7 @@ class Supervisor:
             "status": self._on_status,
             "socket": self._on_socket,
             "open": self._on_open,
+            "counters": self._on_counters,
         }
 
     def serve(self) -> None:
@@ -134,6 +135,9 @@ class Supervisor:
     def _on_open(self, request: Message, _: list[int]) -> tuple[Message, list[int]]:
         path, flags, mode = request["path"], request["flags"] | os.O_CLOEXEC, request["mode"]
         return {}, [self._node(request["node"]).open_file(path, flags, mode)]
+
+    def _on_counters(self, request: Message, _: list[int]) -> tuple[Message, list[int]]:
+        return {"counters": self._network.delays.counters((request["node"], request["interface"]))}, []
 
     def _node(self, name: str) -> NamespaceFds:
         try:
