@@ -14,6 +14,7 @@ pub mod net_path;
 pub mod noise;
 pub mod packet;
 pub mod peer;
+pub mod relay;
 mod replay;
 pub mod send_queue;
 mod session;

@@ -1,0 +1,129 @@
+//! The relay's forwarder as Python sees it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use fastpath::relay::AddError;
+use fastpath_io::relay::{Relay, Settings};
+use pyo3::exceptions::{PyKeyError, PyOSError, PyOverflowError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::address::{Addr, to_native, to_python};
+
+/// `(port, remote, payload)`
+type Datagram<'py> = (u16, Addr, Bound<'py, PyBytes>);
+/// `(client, channel, packets to peer, bytes to peer, packets to client, bytes to client)`
+type ChannelRow = (Addr, u16, u64, u64, u64, u64);
+
+fn parse<T: std::str::FromStr>(text: Option<&str>) -> PyResult<Option<T>> {
+    text.map(|text| text.parse().map_err(|_| PyValueError::new_err(format!("not an IP address: {text:?}")))).transpose()
+}
+
+#[pyclass(frozen, module = "wardgate._fastpath")]
+pub struct RelayIo(Relay);
+
+#[pymethods]
+impl RelayIo {
+    #[new]
+    #[pyo3(signature = (*, listen_port, bind4, bind6, public4, public6, upcall_capacity = 4096, gso = true, gro = true))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of a constructor")]
+    fn new(
+        listen_port: u16,
+        bind4: Option<&str>,
+        bind6: Option<&str>,
+        public4: Option<&str>,
+        public6: Option<&str>,
+        upcall_capacity: usize,
+        gso: bool,
+        gro: bool,
+    ) -> PyResult<Self> {
+        let public = [parse::<Ipv4Addr>(public4)?.map(IpAddr::V4), parse::<Ipv6Addr>(public6)?.map(IpAddr::V6)];
+        let settings = Settings {
+            listen_port,
+            bind4: parse(bind4)?,
+            bind6: parse(bind6)?,
+            public: public.into_iter().flatten().collect(),
+            upcall_capacity,
+            gso,
+            gro,
+        };
+        Ok(Self(Relay::open(settings).map_err(PyOSError::new_err)?))
+    }
+
+    fn start(&self) -> PyResult<()> {
+        self.0.start().map_err(PyOSError::new_err)
+    }
+
+    #[pyo3(signature = (timeout_s = 1.0))]
+    fn stop(&self, py: Python<'_>, timeout_s: f64) -> bool {
+        let timeout = Duration::try_from_secs_f64(timeout_s).unwrap_or_default();
+        py.detach(|| self.0.stop(timeout))
+    }
+
+    #[pyo3(signature = (port, *, ipv4, ipv6))]
+    fn open_allocation(&self, py: Python<'_>, port: u16, ipv4: bool, ipv6: bool) -> PyResult<()> {
+        py.detach(|| self.0.open_allocation(port, ipv4, ipv6)).map_err(PyOSError::new_err)
+    }
+
+    fn close_allocation(&self, py: Python<'_>, port: u16) -> bool {
+        py.detach(|| self.0.close_allocation(port))
+    }
+
+    fn add_channel(&self, py: Python<'_>, client: Addr, channel: u16, port: u16, peer: Addr) -> PyResult<()> {
+        let (client, peer) = (to_native(&client)?, to_native(&peer)?);
+        py.detach(|| self.0.add_channel(client, channel, port, peer)).map_err(|error| match error {
+            AddError::TooManyChannels => PyOverflowError::new_err("too many channels"),
+            AddError::NoSuchPort => PyKeyError::new_err("no allocation has this port"),
+            AddError::Taken => PyKeyError::new_err("the channel or the peer is taken"),
+        })
+    }
+
+    fn remove_channel(&self, py: Python<'_>, client: Addr, channel: u16) -> PyResult<bool> {
+        let client = to_native(&client)?;
+        Ok(py.detach(|| self.0.remove_channel(client, channel)))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]
+    fn send(&self, datagrams: Vec<Datagram<'_>>) -> PyResult<usize> {
+        let mut sent = 0;
+        for (port, remote, payload) in &datagrams {
+            sent += usize::from(self.0.send(*port, to_native(remote)?, payload.as_bytes()));
+        }
+        Ok(sent)
+    }
+
+    #[pyo3(signature = (limit = 256))]
+    fn poll_upcalls<'py>(&self, py: Python<'py>, limit: usize) -> Vec<Datagram<'py>> {
+        let upcalls = py.detach(|| self.0.poll_upcalls(limit));
+        upcalls
+            .into_iter()
+            .map(|upcall| (upcall.port, to_python(upcall.source), PyBytes::new(py, &upcall.payload)))
+            .collect()
+    }
+
+    fn upcall_fd(&self) -> i32 {
+        self.0.upcall_fd()
+    }
+
+    fn counters(&self) -> std::collections::HashMap<&'static str, u64> {
+        self.0.counters().into_iter().collect()
+    }
+
+    #[pyo3(signature = (limit = 4096))]
+    fn channels(&self, py: Python<'_>, limit: usize) -> Vec<ChannelRow> {
+        py.detach(|| {
+            let mut rows = Vec::new();
+            self.0.each_channel(limit, |channel| {
+                let ((out_packets, out_bytes), (in_packets, in_bytes)) =
+                    (channel.to_peer.get(), channel.to_client.get());
+                rows.push((to_python(channel.client), channel.number, out_packets, out_bytes, in_packets, in_bytes));
+            });
+            rows
+        })
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.0.failure()
+    }
+}
