@@ -343,3 +343,62 @@ class DelayLine:
 
     def stop(self) -> None:
         """Ends the thread and lets go of the devices; harmless when repeated."""
+
+# --- relay -------------------------------------------------------------------------------------------------------------
+
+@final
+class RelayIo:
+    """A relay's sockets, and one native thread that forwards channel data between them without the GIL.
+
+    A channel that was added carries data both ways, also to another allocation of this relay. What is no data of a known
+    channel is dropped and counted, except STUN messages on the listening port: these are upcalls.
+    """
+
+    def __init__(
+        self,
+        *,
+        listen_port: int,
+        bind4: str | None,
+        bind6: str | None,
+        public4: str | None,
+        public6: str | None,
+        upcall_capacity: int = 4096,
+        gso: bool = True,
+        gro: bool = True,
+    ) -> None:
+        """Opens the listening port in each family that has an address to bind. Raises OSError.
+
+        Args:
+            public4, public6: By which clients and peers reach the relay; may differ from what is bound.
+            gso, gro: Whether datagrams of one flow may share a system call, out and in; falls back by itself.
+        """
+
+    def start(self) -> None: ...
+    def stop(self, timeout_s: float = 1.0) -> bool:
+        """Ends the thread and closes every port; whether it ended in time."""
+
+    def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None:
+        """Opens the port in each of these families, or in none. Raises OSError."""
+
+    def close_allocation(self, port: int) -> bool:
+        """Closes the port and forgets its channels."""
+
+    def add_channel(self, client: Addr, channel: int, port: int, peer: Addr) -> None:
+        """Idempotent. Raises KeyError if port is no allocation's or either end is taken, OverflowError at the bound."""
+
+    def remove_channel(self, client: Addr, channel: int) -> bool: ...
+    def send(self, datagrams: list[tuple[int, Addr, bytes]]) -> int:
+        """Sends `(port, remote, payload)`; returns how many the kernel took. Others are counted."""
+
+    def poll_upcalls(self, limit: int = 256) -> list[tuple[int, Addr, bytes]]:
+        """`(port, source, payload)` of what Python has to answer."""
+
+    def upcall_fd(self) -> int:
+        """An eventfd, readable while upcalls wait and when the thread ended by itself."""
+
+    def counters(self) -> dict[str, int]: ...
+    def channels(self, limit: int = 4096) -> list[tuple[Addr, int, int, int, int, int]]:
+        """`(client, channel, packets to peer, bytes to peer, packets to client, bytes to client)`."""
+
+    def failure(self) -> str | None:
+        """Why the thread ended by itself, if it did."""

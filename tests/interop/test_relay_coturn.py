@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from tests.interop.relay_process import TOKEN, Portal, RunningRelay, free_port, running_relay, start_relay
 
 pytestmark = [
@@ -15,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("turnutils_uclient") is None, reason="coturn's programs are not installed"),
 ]
 
-FORWARDERS = ["--no-native"]
+FORWARDERS = ["--native", "--no-native"]
 
 
 @pytest.fixture(scope="module")

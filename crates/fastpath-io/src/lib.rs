@@ -3,3 +3,4 @@
 
 pub mod delay_line;
 pub mod event;
+pub mod relay;

@@ -149,13 +149,7 @@ impl Relay {
 
     /// # Errors
     /// See [`Tables::add_channel`].
-    pub fn add_channel(
-        &self,
-        client: SocketAddr,
-        number: u16,
-        port: u16,
-        peer: SocketAddr,
-    ) -> Result<(), AddError> {
+    pub fn add_channel(&self, client: SocketAddr, number: u16, port: u16, peer: SocketAddr) -> Result<(), AddError> {
         write(&self.shared.tables).add_channel(client, number, port, peer)
     }
 
@@ -397,12 +391,11 @@ fn bind(address: SocketAddr, gro: bool) -> io::Result<Socket> {
         set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 0)?;
     }
     // More than the system's limit needs a capability; less is no reason not to serve.
-    for (forced, plain, size) in [
-        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER),
-        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER),
-    ] {
-        let _ = set_option(fd, libc::SOL_SOCKET, forced, size)
-            .or_else(|_| set_option(fd, libc::SOL_SOCKET, plain, size));
+    for (forced, plain, size) in
+        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER)]
+    {
+        let _ =
+            set_option(fd, libc::SOL_SOCKET, forced, size).or_else(|_| set_option(fd, libc::SOL_SOCKET, plain, size));
     }
     Ok(Socket { socket: raw.into(), state })
 }

@@ -5,6 +5,7 @@ mod delay_line;
 mod engine;
 mod flow;
 mod noise;
+mod relay;
 mod upcall;
 
 use pyo3::prelude::*;
@@ -14,6 +15,7 @@ fn _fastpath(module: &Bound<'_, PyModule>) -> PyResult<()> {
     noise::register(module)?;
     delay_line::register(module)?;
     module.add_class::<engine::Engine>()?;
+    module.add_class::<relay::RelayIo>()?;
     module.add_class::<engine::PeerActivity>()?;
     module.add_class::<flow::Flow>()?;
     module.add_class::<flow::FlowReport>()?;

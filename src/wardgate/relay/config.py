@@ -21,6 +21,7 @@ class RelaySettings:
         name: How the portal may call this relay.
         health_address: Where health checks are answered; `None` turns them off.
         native: Whether the native module forwards; else Python does, slowly.
+        segmentation: Whether datagrams of one flow may share a system call (UDP GSO and GRO).
     """
 
     public_ipv4: str | None
@@ -35,6 +36,7 @@ class RelaySettings:
     name: str | None = None
     health_address: SocketAddr | None = None
     native: bool = True
+    segmentation: bool = True
 
     def check(self) -> None:
         """Looks at everything that no type says.

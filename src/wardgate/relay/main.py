@@ -12,6 +12,7 @@ import typer
 import uvloop
 
 from wardgate import __version__
+from wardgate._fastpath import RelayIo
 from wardgate.errors import SettingError
 from wardgate.io import clock
 from wardgate.io.health import HealthServer
@@ -37,7 +38,7 @@ class Forwarder(Protocol):
     """What holds the sockets: the native `RelayIo`, or `RelaySockets`."""
 
     def start(self) -> None: ...
-    def stop(self, timeout_s: float = ...) -> None: ...
+    def stop(self, timeout_s: float = ...) -> object: ...
     def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None: ...
     def close_allocation(self, port: int) -> bool: ...
     def add_channel(self, client: Addr, channel: int, port: int, peer: Addr) -> None: ...
@@ -203,10 +204,18 @@ async def _first_of(*tasks: "asyncio.Task[str | None]") -> str | None:
 
 
 def _open_forwarder(settings: RelaySettings) -> Forwarder:
-    return RelaySockets(
+    bind4 = settings.bind_ipv4 if settings.public_ipv4 else None
+    bind6 = settings.bind_ipv6 if settings.public_ipv6 else None
+    if not settings.native:
+        return RelaySockets(listen_port=settings.listen_port, bind4=bind4, bind6=bind6)
+    return RelayIo(
         listen_port=settings.listen_port,
-        bind4=settings.bind_ipv4 if settings.public_ipv4 else None,
-        bind6=settings.bind_ipv6 if settings.public_ipv6 else None,
+        bind4=bind4,
+        bind6=bind6,
+        public4=settings.public_ipv4,
+        public6=settings.public_ipv6,
+        gso=settings.segmentation,
+        gro=settings.segmentation,
     )
 
 
@@ -235,6 +244,7 @@ def relay(
     log_level: options.LogLevel = "info",
     health_check_addr: options.HealthAddress = "0.0.0.0:8080",
     native: options.Native = True,
+    segmentation: options.Segmentation = True,
     config: options.Config = None,
 ) -> None:
     """Run a relay: STUN and TURN over UDP, joined to the portal."""
@@ -253,6 +263,7 @@ def relay(
             name=name,
             health_address=parse_health_address(health_check_addr),
             native=native,
+            segmentation=segmentation,
         )
         settings.check()
     except SettingError as error:

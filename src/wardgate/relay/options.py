@@ -104,6 +104,9 @@ HealthAddress = Annotated[
 Native = Annotated[
     bool, typer.Option(envvar="WARDGATE_NATIVE", help="Forward in the native module rather than in Python.")
 ]
+Segmentation = Annotated[
+    bool, typer.Option(envvar="WARDGATE_SEGMENTATION", help="Use UDP GSO and GRO where the kernel has them.")
+]
 Config = Annotated[
     Path | None,
     typer.Option(
