@@ -98,6 +98,10 @@ class TunInterface:
                 if self._route(netlink, "add", index, network, wanted[network]):
                     self._routes[network] = wanted[network]
 
+    def forget_routes(self) -> None:
+        """Has the next `set_routes` set them all: somebody emptied the tables."""
+        self._routes.clear()
+
     def _index(self, netlink: IPRoute) -> int:
         found = netlink.link_lookup(ifname=self._name)
         if not found:

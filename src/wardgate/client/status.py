@@ -1,0 +1,84 @@
+"""What `wardgate client status` prints for people."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Json = Mapping[str, Any]
+MAX_SHOWN_REASONS = 10
+
+
+def render(status: Json, console: Console | None = None) -> None:
+    """Prints the answer of a running client."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    at = float(status.get("at") or time.time())
+    portal = "connected" if status.get("portal_connected") else "away"
+    console.print(f"portal      {status.get('api_url', '')} ({portal})", markup=False)
+    console.print(f"interface   {status.get('interface', '')}  {'  '.join(status.get('addresses', []))}", markup=False)
+    resources = status.get("resources", [])
+    if not resources:
+        console.print("resources   none that this user may reach", markup=False)
+    else:
+        console.print()
+        console.print(_resources(resources, at))
+    for line in [*_denials(status, at), *_refusals(status, at)]:
+        console.print(line, markup=False)
+
+
+def _resources(resources: list[Json], at: float) -> Table:
+    columns = ("RESOURCE", "ADDRESS", "SITE", "STATUS", "PATH", "RTT", "SENT", "RECEIVED", "HANDSHAKE")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for resource in resources:
+        path = resource.get("path") or {}
+        sites = ", ".join(str(site.get("name", "")) for site in resource.get("sites", []))
+        table.add_row(
+            str(resource.get("name") or "-"),
+            str(resource.get("address") or "-"),
+            sites or "-",
+            str(resource.get("status", "-")),
+            str(path.get("kind") or "-"),
+            "-" if path.get("rtt_ms") is None else f"{path['rtt_ms']:.1f} ms",
+            size(resource.get("sent_bytes", 0)),
+            size(resource.get("received_bytes", 0)),
+            "-" if path.get("last_handshake") is None else f"{age(at - path['last_handshake'])} ago",
+        )
+    return table
+
+
+def _denials(status: Json, at: float) -> list[str]:
+    lines = []
+    for denial in status.get("denials", [])[-MAX_SHOWN_REASONS:]:
+        why = ", ".join([str(denial.get("reason")), *map(str, denial.get("violated_properties", []))])
+        name = denial.get("resource") or denial.get("resource_id")
+        lines.append(f"denied      {name}: {why} ({age(at - float(denial.get('at', at)))} ago)")
+    return lines
+
+
+def _refusals(status: Json, at: float) -> list[str]:
+    return [
+        f"refused     {one.get('destination')} port {one.get('port')}: {one.get('reason')}, "
+        f"{one.get('packets')} packets ({age(at - float(one.get('at', at)))} ago)"
+        for one in status.get("refusals", [])[-MAX_SHOWN_REASONS:]
+    ]
+
+
+def size(count: float) -> str:
+    """Bytes for people: `0 B`, `1.5 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def age(seconds: float) -> str:
+    """A span for people: `5s`, `3m`, `2h`, `4d`."""
+    whole = max(0, int(seconds))
+    for limit, divisor, unit in ((60, 1, "s"), (3600, 60, "m"), (86400, 3600, "h")):
+        if whole < limit:
+            return f"{whole // divisor}{unit}"
+    return f"{whole // 86400}d"

@@ -1,0 +1,45 @@
+"""A gateway's settings, checked once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from wardgate.proto.portal_login import external_id, login_url
+from wardgate.wire.addresses import SocketAddr
+
+DEFAULT_STATE_DIR: Final = Path("/var/lib/wardgate/gateway")
+DEFAULT_INTERFACE: Final = "tun-wardgate"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """All settings of one gateway.
+
+    Attributes:
+        api_url: The portal.
+        token: The gateway's token.
+        id: The device id as configured.
+        name: What the portal shows when it sees this gateway for the first time.
+        interface: The TUN interface.
+        max_partition_s: How long the portal may be away.
+        health_address: Where health checks are answered; `None` for nowhere.
+        masquerade: Whether forwarding and masquerading are set up on the host.
+        offload: Whether segmentation offloads are tried.
+        portal_version: Which pair of websocket paths is used, 1 or 2.
+    """
+
+    api_url: str
+    token: str
+    id: str
+    name: str
+    interface: str = DEFAULT_INTERFACE
+    max_partition_s: float = 86400.0
+    health_address: SocketAddr | None = None
+    masquerade: bool = True
+    offload: bool = True
+    portal_version: int = 2
+
+    def portal_url(self, public_key: str) -> str:
+        """The websocket that the gateway joins with that WireGuard key (base64)."""
+        params = (("external_id", external_id(self.id)), ("name", self.name))
+        return login_url(self.api_url, "gateway", params, public_key=public_key, v1=self.portal_version == 1)
