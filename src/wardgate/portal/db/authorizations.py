@@ -22,7 +22,14 @@ async def record(
     receiver_remote_ip: str | None,
     expires_at: datetime,
 ) -> PolicyAuthorization:
-    """Stores a grant; whoever made it delivers it."""
+    """Stores a grant in place of an older one between the same two; whoever made it delivers it."""
+    older = delete(PolicyAuthorization).where(
+        PolicyAuthorization.account_id == unit.account_id,
+        PolicyAuthorization.initiating_device_id == initiating_device_id,
+        PolicyAuthorization.receiving_device_id == receiving_device_id,
+        PolicyAuthorization.resource_id == granted.rule.resource_id,
+    )
+    await unit.session.execute(older)
     row = PolicyAuthorization(
         account_id=unit.account_id,
         policy_id=granted.rule.policy_id,

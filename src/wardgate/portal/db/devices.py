@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from wardgate.errors import Conflict
@@ -41,6 +41,18 @@ async def find_client(unit: UnitOfWork, actor_id: str, firezone_id: str) -> Devi
     """The actor's device with that self-reported id."""
     query = unit.select(Device).where(Device.actor_id == actor_id, Device.firezone_id == firezone_id)
     return (await unit.session.scalars(query)).one_or_none()
+
+
+async def find_by_address(scope: Scope, address: str) -> Device | None:
+    """The client with that tunnel address."""
+    query = scope.select(Device).where(Device.type == "client", or_(Device.ipv4 == address, Device.ipv6 == address))
+    return (await scope.session.scalars(query)).one_or_none()
+
+
+async def find_by_hostname(scope: Scope, hostname: str) -> Device | None:
+    """The client with that host name."""
+    query = scope.select(Device).where(Device.type == "client", Device.hostname == hostname)
+    return (await scope.session.scalars(query)).one_or_none()
 
 
 async def find_gateway(unit: UnitOfWork, site_id: str, firezone_id: str) -> Device | None:

@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from wardgate.errors import SettingError
@@ -101,10 +101,14 @@ class Database:
         for listener in self.commit_listeners:
             listener()
 
-    async def ping(self) -> None:
-        """Asks the database a trivial question."""
-        async with self._engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+    async def is_available(self) -> bool:
+        """Whether the database answers a trivial question."""
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (SQLAlchemyError, OSError):
+            return False
+        return True
 
     def _write_session(self) -> AsyncSession:
         return self._sessions(bind=self._engine.execution_options(write=True))

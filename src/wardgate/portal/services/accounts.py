@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
-from sqlalchemy import select
-
 from wardgate.errors import InvalidInput
 from wardgate.ids import AccountId
 from wardgate.portal.db.access import EVERYONE
@@ -14,6 +12,7 @@ from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.tables import Account, ClientToken, Group, PolicyAuthorization, Resource, Site, new_id
 from wardgate.portal.domain import checks, subjects
+from wardgate.portal.services.actors import create_actor
 
 FEATURES: Final = ("policy_conditions", "idp_sync", "internet_resource", "iceless", "log_sinks", "device_posture")
 DNS_TYPES: Final = ("system", "secure", "custom")
@@ -27,8 +26,11 @@ _KEY_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _RESERVED: Final = (ip_network("100.64.0.0/10"), ip_network("fd00:2021:1111::/48"))
 
 
-async def create_account(db: Database, fields: Mapping[str, Any]) -> Account:
+async def create_account(db: Database, fields: Mapping[str, Any], admin: Mapping[str, Any] | None = None) -> Account:
     """Makes an account with its Everyone group, Internet site and Internet resource; all features are on.
+
+    Args:
+        admin: The first admin's fields; a mistake in them leaves no account behind.
 
     Raises:
         InvalidInput: Name or slug are not acceptable, or the slug is taken.
@@ -53,15 +55,9 @@ async def create_account(db: Database, fields: Mapping[str, Any]) -> Account:
         site = Site(account_id=account.id, id=new_id(), name="Internet", managed_by="system")
         await unit.insert(site)
         await unit.insert(Resource(account_id=account.id, name="Internet", type="internet", site_id=site.id))
+        if admin is not None:
+            await create_actor(unit, admin)
     return account
-
-
-async def find_account(db: Database, slug_or_id: str) -> Account | None:
-    """The account with that slug or id."""
-    async with db.unscoped() as session:
-        if checks.is_uuid(slug_or_id):
-            return await session.get(Account, slug_or_id.lower())
-        return (await session.scalars(select(Account).where(Account.slug == slug_or_id))).one_or_none()
 
 
 async def update_config(unit: UnitOfWork, fields: Mapping[str, Any]) -> Account:

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import func, select
-
 from wardgate.errors import Conflict, Forbidden, InvalidInput
+from wardgate.portal.db.accounts import count_other_admins
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.tables import Actor, ClientToken
 from wardgate.portal.domain import checks
@@ -75,17 +74,7 @@ async def delete_actor(unit: UnitOfWork, actor_id: str) -> Actor:
 
 
 async def _refuse_last_admin(unit: UnitOfWork, actor: Actor) -> None:
-    query = (
-        select(func.count())
-        .select_from(Actor)
-        .where(
-            Actor.account_id == unit.account_id,
-            Actor.type == "account_admin_user",
-            Actor.is_disabled.is_(False),
-            Actor.id != actor.id,
-        )
-    )
-    if not await unit.session.scalar(query):
+    if not await count_other_admins(unit, actor.id):
         raise Conflict("the account would be left without an admin")
 
 

@@ -3,8 +3,8 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any
 
 from wardgate.errors import Conflict, InvalidInput, NotFound
 from wardgate.ids import TokenId
@@ -24,8 +24,6 @@ from wardgate.portal.db.tables import (
 )
 from wardgate.portal.domain import tokens
 from wardgate.portal.domain.tokens import NewToken, TokenKind
-
-ROTATED_LIFETIME: Final = timedelta(hours=4)
 
 
 @dataclass(frozen=True, slots=True)

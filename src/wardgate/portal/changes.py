@@ -1,0 +1,208 @@
+"""From committed changes to the channels they concern.
+
+The dispatcher reads the outbox in the order of commits, one commit at a time: receivers of ended grants are told first
+and in that moment; clients whose list may be different compute it again. Everything tolerates being told twice, and a
+client that missed something catches up with its next init.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Final
+
+from wardgate.errors import NotFound
+from wardgate.ids import AccountId, ResourceId, TokenId
+from wardgate.portal.channels.base import log
+from wardgate.portal.channels.client import ClientChannel
+from wardgate.portal.channels.hub import Hub
+from wardgate.portal.db import access, outbox
+from wardgate.portal.db.scope import Scope
+from wardgate.portal.db.tables import OutboxEntry
+from wardgate.portal.domain import subjects
+from wardgate.portal.domain.filters import wire_filters
+from wardgate.portal.domain.resources import gateway_view
+from wardgate.wire import portal
+
+_POLL_S: Final = 1.0
+_RETRY_S: Final = 1.0
+
+
+@dataclass
+class Effects:
+    """What one commit means, gathered from its rows."""
+
+    refresh_actors: set[str] = field(default_factory=set)
+    refresh_clients: set[str] = field(default_factory=set)
+    groups: set[str] = field(default_factory=set)
+    resources: set[str] = field(default_factory=set)
+    sites: set[str] = field(default_factory=set)
+    resets: dict[str, set[ResourceId]] = field(default_factory=dict)
+    refiltered: set[str] = field(default_factory=set)
+
+
+class Dispatcher:
+    """Reads the outbox of this node and tells the channels."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._wake = asyncio.Event()
+        hub.db.commit_listeners.append(self._wake.set)
+
+    async def run(self) -> None:
+        """Dispatches until it is cancelled; a failure is logged and tried again."""
+        while True:
+            self._wake.clear()
+            try:
+                while await self.dispatch_once():
+                    pass
+            except Exception:
+                self._hub.metrics.failures.labels("dispatch").inc()
+                log.exception("changes could not be dispatched")
+                await asyncio.sleep(_RETRY_S)
+            try:
+                async with asyncio.timeout(_POLL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def dispatch_once(self) -> bool:
+        """Takes the oldest changes; whether there may be more."""
+        entries = await outbox.oldest(self._hub.db)
+        if not entries:
+            return False
+        for _, group in groupby(entries, key=lambda entry: entry.commit_id):
+            await self._dispatch_commit(list(group))
+        await outbox.remove(self._hub.db, entries)
+        return len(entries) >= outbox.BATCH
+
+    async def _dispatch_commit(self, entries: Sequence[OutboxEntry]) -> None:
+        account_id = entries[0].account_id
+        effects = Effects()
+        for entry in entries:
+            self._hub.metrics.changes.labels(entry.object).inc()
+            self._look_at(entry, effects)
+        if account_id is None:
+            return
+        try:
+            async with self._hub.db.scoped(subjects.system(AccountId(account_id))) as scope:
+                await self._tell_accounts(scope, entries)
+                await self._tell_filters(scope, effects)
+                await self._tell_clients(scope, effects)
+        except NotFound:
+            self._close_account(AccountId(account_id))
+
+    # --- what each row means ------------------------------------------------------------------------------------------
+
+    def _look_at(self, entry: OutboxEntry, effects: Effects) -> None:
+        before, after = entry.before or {}, entry.after or {}
+        both = (before, after)
+        match entry.object:
+            case "policy_authorizations" if entry.operation == "delete":
+                self._grant_ended(entry, effects)
+            case "client_tokens" | "gateway_tokens" | "relay_tokens" if entry.operation == "delete":
+                for channel in list(self._hub.presence.with_token(TokenId(before["id"]))):
+                    channel.disconnect()
+            case "policies":
+                effects.groups |= {one["group_id"] for one in both if one.get("group_id")}
+            case "memberships":
+                effects.refresh_actors |= {one["actor_id"] for one in both if one}
+            case "actors" if before.get("type") != after.get("type"):
+                effects.refresh_actors.add((after or before)["id"])
+            case "resources":
+                effects.resources.add((after or before)["id"])
+                if entry.operation == "update" and before["filters"] != after["filters"]:
+                    effects.refiltered.add(after["id"])
+            case "static_device_pool_members":
+                effects.resources |= {one["resource_id"] for one in both if one}
+            case "sites" if entry.operation == "update":
+                effects.sites.add(after["id"])
+            case "devices":
+                self._device_changed(entry, before, after, effects)
+
+    def _grant_ended(self, entry: OutboxEntry, effects: Effects) -> None:
+        grant = entry.before or {}
+        account_id = AccountId(entry.account_id or "")
+        initiator, receiver = grant["initiating_device_id"], grant["receiving_device_id"]
+        gateway = self._hub.presence.gateway(account_id, receiver)
+        if gateway is not None:
+            gateway.reject(initiator, grant["resource_id"], grant["id"])
+        target = self._hub.presence.client(account_id, receiver)
+        if target is not None:
+            target.reject(initiator, grant["resource_id"], grant["id"])
+        effects.resets.setdefault(initiator, set()).add(ResourceId(grant["resource_id"]))
+
+    def _device_changed(
+        self, entry: OutboxEntry, before: dict[str, Any], after: dict[str, Any], effects: Effects
+    ) -> None:
+        account_id = AccountId(entry.account_id or "")
+        device_id = (after or before)["id"]
+        if entry.operation == "delete":
+            channel = self._hub.presence.client(account_id, device_id) or self._hub.presence.gateway(
+                account_id, device_id
+            )
+            if channel is not None:
+                channel.close()
+        elif entry.operation == "update" and before["verified_at"] != after["verified_at"]:
+            effects.refresh_clients.add(device_id)
+
+    # --- telling ------------------------------------------------------------------------------------------------------
+
+    async def _tell_accounts(self, scope: Scope, entries: Iterable[OutboxEntry]) -> None:
+        for entry in entries:
+            if entry.object != "accounts" or entry.operation == "insert":
+                continue
+            if entry.operation == "delete":
+                raise NotFound("the account is gone")
+            before, after = entry.before or {}, entry.after or {}
+            if before["config"] != after["config"]:
+                for client in self._hub.presence.clients(scope.account_id):
+                    await client.announce_config()
+            if before["slug"] != after["slug"]:
+                for gateway in self._hub.presence.gateways(scope.account_id):
+                    await gateway.send_init()
+
+    async def _tell_filters(self, scope: Scope, effects: Effects) -> None:
+        if not effects.refiltered:
+            return
+        facts = await access.resource_facts(scope, effects.refiltered)
+        for resource in facts.values():
+            for gateway in self._hub.presence.gateways(scope.account_id):
+                view = gateway_view(resource, gateway.device.version)
+                if view is not None and gateway.grants.has_resource(resource.id):
+                    gateway.push(portal.ResourceUpdated(resource=view))
+            for client in self._hub.presence.clients(scope.account_id):
+                if client.grants.has_resource(resource.id):
+                    filters = wire_filters(resource.filters)
+                    client.push(portal.ResourceFiltersUpdated(id=resource.id, filters=filters))
+
+    async def _tell_clients(self, scope: Scope, effects: Effects) -> None:
+        for client in await self._concerned(scope, effects):
+            client.request_refresh(reset=effects.resets.get(client.device_id))
+
+    async def _concerned(self, scope: Scope, effects: Effects) -> "list[ClientChannel]":
+        clients = self._hub.presence.clients(scope.account_id)
+        if not clients:
+            return []
+        if effects.sites:
+            listed = {
+                one for client in clients for one, facts in client.resources.items() if facts.site_id in effects.sites
+            }
+            effects.resources |= listed
+        groups = effects.groups | await access.groups_of_resources(scope, effects.resources)
+        actors = await access.actors_of_groups(scope, groups) if groups else set()
+        if actors is None:
+            return clients
+        wanted = actors | effects.refresh_actors
+        devices = effects.refresh_clients | set(effects.resets)
+        return [
+            client
+            for client in clients
+            if client.actor_id in wanted
+            or client.device_id in devices
+            or any(ResourceId(one) in client.resources for one in effects.resources)
+        ]
+
+    def _close_account(self, account_id: AccountId) -> None:
+        for channel in [*self._hub.presence.clients(account_id), *self._hub.presence.gateways(account_id)]:
+            channel.disconnect()

@@ -1,0 +1,113 @@
+"""What every channel does: join, heartbeats, replies by reference, and refusing what makes no sense."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+import structlog
+
+from wardgate.errors import RemoteProtocolError
+from wardgate.ids import TokenId
+from wardgate.portal.channels.hub import Hub
+from wardgate.wire import portal
+from wardgate.wire.portal import ApiVersion, Frame, Message, Topic
+
+log = structlog.get_logger("wardgate.portal")
+
+CLOSE_NORMAL = 1000
+CLOSE_PROTOCOL_ERROR = 1002
+CLOSE_FAILURE = 1011
+CLOSE_TRY_AGAIN = 1013
+
+
+class Transport(Protocol):
+    """The socket under a channel: neither call waits."""
+
+    def send(self, frame: Frame) -> None:
+        """Queues a frame; a socket that does not read is closed."""
+
+    def close(self, code: int) -> None:
+        """Sends what is queued, then closes."""
+
+
+class Channel(ABC):
+    """One conversation. `handle_text` is called for one message after another."""
+
+    topic: ClassVar[Topic]
+    token_id: TokenId
+
+    def __init__(self, hub: Hub, transport: Transport, version: ApiVersion) -> None:
+        self.hub = hub
+        self.version = version
+        self.is_joined = False
+        self._transport = transport
+
+    async def handle_text(self, text: str | bytes) -> None:
+        """Takes one websocket message; what is malformed is counted and dropped."""
+        try:
+            frame = portal.decode_frame(text, complete=True)
+        except RemoteProtocolError:
+            self.hub.metrics.ignored.labels("malformed_frame").inc()
+            return
+        if frame.topic == portal.HEARTBEAT_TOPIC:
+            self._transport.send(portal.reply_ok(frame.topic, frame.ref))
+        elif frame.topic != self.topic or (not self.is_joined and frame.event != portal.JOIN):
+            self._transport.send(portal.reply_error(frame.topic, frame.ref, portal.UNMATCHED_TOPIC))
+        elif frame.event == portal.JOIN:
+            await self._handle_join(frame)
+        elif frame.event == portal.LEAVE:
+            self._transport.send(portal.reply_ok(frame.topic, frame.ref))
+            self.close()
+        else:
+            await self._handle_frame(frame)
+
+    async def _handle_frame(self, frame: Frame) -> None:
+        try:
+            is_known = await self.handle_message(frame)
+        except RemoteProtocolError as error:
+            log.info("malformed message", topic=self.topic, event_name=frame.event, problem=str(error))
+            is_known = False
+        if not is_known:
+            self.hub.metrics.ignored.labels("unknown_message").inc()
+            self.reply_error(frame, portal.UNKNOWN_MESSAGE)
+
+    async def _handle_join(self, frame: Frame) -> None:
+        try:
+            await self.join(frame)
+        except RemoteProtocolError:
+            self.hub.metrics.ignored.labels("malformed_join").inc()
+            self.reply_error(frame, "invalid_payload")
+
+    @abstractmethod
+    async def join(self, frame: Frame) -> None:
+        """Confirms the join and sends the init; a repeated join starts the conversation afresh."""
+
+    @abstractmethod
+    async def handle_message(self, frame: Frame) -> bool:
+        """Handles an event; false if there is no such event."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """The socket is gone: forgets timers and presence."""
+
+    def push(self, message: Message, *, old_client: bool = False) -> None:
+        """Sends a message, if the channel stands."""
+        if self.is_joined:
+            self._transport.send(portal.push(self.topic, message, self.version, old_client=old_client))
+
+    def reply_ok(self, frame: Frame) -> None:
+        """Confirms a frame."""
+        self._transport.send(portal.reply_ok(self.topic, frame.ref))
+
+    def reply_error(self, frame: Frame, reason: str) -> None:
+        """Refuses a frame."""
+        self._transport.send(portal.reply_error(self.topic, frame.ref, reason))
+
+    def close(self, code: int = CLOSE_NORMAL) -> None:
+        """Ends the connection; the component comes back by itself."""
+        self._transport.send(portal.closed(self.topic))
+        self._transport.close(code)
+
+    def disconnect(self) -> None:
+        """Ends the session: the token is revoked or over."""
+        self._transport.send(portal.push(self.topic, portal.Disconnect(reason=portal.TOKEN_EXPIRED), self.version))
+        self.close()

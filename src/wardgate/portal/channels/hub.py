@@ -1,0 +1,45 @@
+"""What all channels of a node share."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from wardgate.portal.clock import Clock
+from wardgate.portal.config import Settings
+from wardgate.portal.db.engine import Database
+from wardgate.portal.metrics import Metrics
+from wardgate.portal.presence import Presence
+from wardgate.wire.portal import FlowLogsConfig
+
+MAX_REFRESHES = 8
+"""Recomputations of clients' lists that run side by side, so that requests get their turn at the database."""
+
+
+@dataclass
+class Hub:
+    """The node's database, clock, presence and counters.
+
+    Attributes:
+        shuffled: Mixes candidates that are equally good; a test may keep them in order.
+    """
+
+    settings: Settings
+    db: Database
+    clock: Clock
+    presence: Presence = field(default_factory=Presence)
+    metrics: Metrics = field(default_factory=Metrics)
+    shuffled: Callable[[Sequence[Any]], Sequence[Any]] = lambda some: random.sample(some, len(some))
+    refreshes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REFRESHES))
+
+    @property
+    def flow_logs(self) -> FlowLogsConfig:
+        """Where devices send their flow logs; the interval 0 keeps them from sending any."""
+        settings = self.settings
+        url = settings.flow_log_api_url or settings.external_url or f"http://{settings.listen}/"
+        return FlowLogsConfig(
+            api_url=url,
+            upload_interval_secs=settings.flow_log_upload_interval_secs,
+            upload_batch_size=settings.flow_log_upload_batch_size,
+        )

@@ -1,0 +1,96 @@
+"""The portal's settings: flags over environment over defaults, checked at start.
+
+Each is read from `WARDGATE_<NAME>`; where Firezone has a name for it, that one works as well.
+"""
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from wardgate.errors import SettingError
+
+_DEFAULT_DATABASE = "sqlite:///wardgate.db"
+
+
+def _env(name: str, *aliases: str) -> Any:
+    return AliasChoices(name, f"WARDGATE_{name.upper()}", *aliases)
+
+
+class Settings(BaseSettings):
+    """Everything the portal can be told."""
+
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore", hide_input_in_errors=True)
+
+    listen: str = Field("127.0.0.1:8080", validation_alias=_env("listen"))
+    database: str = Field(_DEFAULT_DATABASE, validation_alias=_env("database", "DATABASE_URL"))
+    external_url: str | None = Field(None, validation_alias=_env("external_url", "API_EXTERNAL_URL"))
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias=_env("trusted_proxies", "PHOENIX_EXTERNAL_TRUSTED_PROXIES")
+    )
+    connect_refill_rate: float = Field(
+        1.0, gt=0, validation_alias=_env("connect_refill_rate", "API_SOCKET_RATE_LIMIT_REFILL_RATE")
+    )
+    connect_capacity: float = Field(
+        1.0, ge=1, validation_alias=_env("connect_capacity", "API_SOCKET_RATE_LIMIT_CAPACITY")
+    )
+    flow_log_api_url: str | None = Field(None, validation_alias=_env("flow_log_api_url", "FLOW_LOG_API_URL"))
+    flow_log_upload_interval_secs: int = Field(
+        0, ge=0, validation_alias=_env("flow_log_upload_interval_secs", "FLOW_LOG_UPLOAD_INTERVAL_SECS")
+    )
+    flow_log_upload_batch_size: int = Field(
+        1000, ge=0, le=10000, validation_alias=_env("flow_log_upload_batch_size", "FLOW_LOG_UPLOAD_BATCH_SIZE")
+    )
+    send_queue: int = Field(2048, ge=16, validation_alias=_env("send_queue"))
+    log_level: str = Field("info", validation_alias=_env("log_level", "LOG_LEVEL"))
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+        return tuple(str(ip_network(part)) for part in parts if part)
+
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        host, separator, port = value.rpartition(":")
+        if not separator or not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError("must be host:port, such as 127.0.0.1:8080")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _is_level(cls, value: str) -> str:
+        if value.lower() not in ("debug", "info", "warning", "error"):
+            raise ValueError("must be debug, info, warning or error")
+        return value.lower()
+
+    @property
+    def host(self) -> str:
+        """Where to listen."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port to listen on; 0 takes any."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Peers whose forwarding headers are believed."""
+        return tuple(ip_network(one) for one in self.trusted_proxies)
+
+
+def read_settings(**flags: Any) -> Settings:
+    """The settings; flags that are `None` were not given.
+
+    Raises:
+        SettingError: One is not acceptable; the text names it and what is.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = str(first["loc"][0]).removeprefix("WARDGATE_").lower() if first["loc"] else "setting"
+        raise SettingError(f"{name}: {first['msg']}") from None

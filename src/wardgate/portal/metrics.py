@@ -1,0 +1,31 @@
+"""What the portal counts, in a registry of its own for each application."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class Metrics:
+    """Counters and gauges of one portal."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.connected = Gauge(
+            "wardgate_portal_connected", "Sockets that have joined", ["component"], registry=self.registry
+        )
+        self.refused = Counter(
+            "wardgate_portal_refused_connects", "Connects that were refused", ["code"], registry=self.registry
+        )
+        self.ignored = Counter(
+            "wardgate_portal_ignored_messages", "Messages that were dropped", ["why"], registry=self.registry
+        )
+        self.authorizations = Counter(
+            "wardgate_portal_authorizations", "Answers to requests for access", ["outcome"], registry=self.registry
+        )
+        self.slow_consumers = Counter(
+            "wardgate_portal_slow_consumers", "Sockets closed because they did not read", registry=self.registry
+        )
+        self.changes = Counter(
+            "wardgate_portal_changes", "Committed row changes that were dispatched", ["object"], registry=self.registry
+        )
+        self.failures = Counter(
+            "wardgate_portal_failures", "Unforeseen errors that were survived", ["where"], registry=self.registry
+        )
