@@ -92,18 +92,20 @@ class Lan:
     Attributes:
         received: Everything that left the gateway.
         names: What the gateway's resolver knows.
+        services: What hosts answer over UDP, by port; else they echo.
     """
 
     world: World
     hosts: set[IpAddress]
     names: dict[str, tuple[IpAddress, ...]] = field(default_factory=dict)
+    services: dict[int, Callable[[bytes], bytes]] = field(default_factory=dict)
     received: list[Packet] = field(default_factory=list)
     program: Program | None = None
 
     def receive(self, packet: Packet) -> None:
         self.received.append(packet)
         if packet.destination in self.hosts:
-            answer = _answer(packet)
+            answer = _answer(packet, self.services)
             if answer is not None:
                 self.world.at(self.world.now + 0.001, lambda: self.send(answer))
 
@@ -112,13 +114,18 @@ class Lan:
         self.program.send_tun(raw)
 
 
-def _answer(packet: Packet) -> bytes | None:
+def _echo(payload: bytes) -> bytes:
+    return b"echo:" + payload
+
+
+def _answer(packet: Packet, services: dict[int, Callable[[bytes], bytes]]) -> bytes | None:
     key = packet.key
     if packet.is_echo_request:
         sequence = int.from_bytes(packet.raw[packet.transport_offset + 6 : packet.transport_offset + 8], "big")
         return ip.icmp_echo(packet.destination, packet.source, key.source.port, sequence, packet.payload, reply=True)
     if packet.protocol == ip.UDP:
-        return ip.udp_packet(key.destination, key.source, b"echo:" + packet.payload)
+        service = services.get(key.destination.port, _echo)
+        return ip.udp_packet(key.destination, key.source, service(packet.payload))
     if packet.protocol == ip.TCP and not packet.tcp_flags & RST:
         at = packet.transport_offset
         sequence = int.from_bytes(packet.raw[at + 4 : at + 8], "big")
@@ -147,6 +154,7 @@ class Portal:
         self.refuse_with: str | None = None
         self.asks: list[tuple[float, portal.RequestAuthorization]] = []
         self.iceless = True
+        self.interface = portal.Interface(ipv4=CLIENT_V4, ipv6=CLIENT_V6)
         self._next_ref = 1
         self._asked: dict[str, portal.AuthorizationCreated] = {}
         self.grants: dict[ResourceId, GatewayId] = {}
@@ -193,10 +201,9 @@ class Portal:
     def join_client(self, client: "ClientHost") -> None:
         self.client = client
         client.state.handle_portal_up(self.world.now)
-        interface = portal.Interface(ipv4=CLIENT_V4, ipv6=CLIENT_V6)
         self.to_client(
             portal.ClientInit(
-                interface=interface,
+                interface=self.interface,
                 resources=tuple(self.resources.values()),
                 relays=tuple(relay.announced_to("client") for relay in self.relays),
                 flow_logs=FLOW_LOGS,
@@ -395,19 +402,27 @@ class Product:
     def lan(self) -> Lan:
         return self.gateways[0].lan
 
-    def ask_name(self, name: str, kind: int = 1, number: int = 7) -> list[IpAddress]:
-        """Asks the client's resolver and returns the addresses in its answer."""
+    def query(self, name: str, kind: int = 1, number: int = 7) -> int:
+        """Sends a query to the client's resolver; returns the length of its question."""
         assert self.client.tun is not None
         sentinel = SocketAddr(str(self.client.tun.dns_servers[0]), 53)
         labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
         question = labels + b"\0" + kind.to_bytes(2, "big") + b"\0\1"
         header = number.to_bytes(2, "big") + b"\1\0\0\1" + bytes(6)
-        source = SocketAddr(str(CLIENT_V4), 33000)
+        self.client.send(ip.udp_packet(SocketAddr(str(CLIENT_V4), 33000), sentinel, header + question))
+        return len(question)
+
+    def dns_answers(self, start: int = 0) -> list[bytes]:
+        """What the resolver answered."""
+        return [packet.payload for _, packet in self.client.received[start:] if packet.source_port == 53]
+
+    def ask_name(self, name: str, kind: int = 1) -> list[IpAddress]:
+        """Asks the client's resolver for addresses that it knows itself."""
         start = len(self.client.received)
-        self.client.send(ip.udp_packet(source, sentinel, header + question))
-        (answer,) = [packet for _, packet in self.client.received[start:] if packet.source_port == 53]
-        records, length = answer.payload[12 + len(question) :], 4 if kind == 1 else 16
-        step = len(records) // max(1, int.from_bytes(answer.payload[6:8], "big")) or 1
+        length_of_question = self.query(name, kind)
+        (answer,) = self.dns_answers(start)
+        records, length = answer[12 + length_of_question :], 4 if kind == 1 else 16
+        step = len(records) // max(1, int.from_bytes(answer[6:8], "big")) or 1
         return [ip_address(records[at + step - length : at + step]) for at in range(0, len(records), step)]
 
 

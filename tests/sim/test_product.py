@@ -1,5 +1,6 @@
 """A client reaches what its policies allow, and nothing else: the whole data plane in virtual time."""
 
+import json
 from ipaddress import ip_address, ip_network
 
 from tests.sim.product import CLIENT_V4, SITE, Product, product, resource_id
@@ -399,3 +400,87 @@ def test_the_same_run_twice_gives_the_same_result() -> None:
         return lab.client.received, lab.client.state.snapshot()
 
     assert run() == run()
+
+
+def test_a_gateway_that_forgot_a_grant_is_reminded() -> None:
+    lab = product()
+    lab.lan.names["app.corp.example"] = (APP,)
+    lab.portal.allow(network())
+    lab.portal.allow(name())
+    lab.run(0.1)
+    (proxy_ip, *_) = lab.ask_name("app.corp.example")
+    for destination in (APP, proxy_ip):
+        lab.client.send(ping(destination))
+        lab.run(3.0)
+    reject = portal.RejectAccess(client_id=lab.client.id, resource_id=CIDR)
+    lab.portal.to_gateway(lab.gateways[0].id, reject)
+    lab.run(0.1)
+    at = lab.world.now
+
+    lab.client.send(ping(APP, 2))
+    lab.run(0.5)
+    lab.client.send(ping(APP, 3))
+    lab.run(0.5)
+
+    assert errors(lab, at) == [(str(APP), 3, 13)]
+    assert [packet.source for packet in replies(lab, at)] == [APP]
+
+
+def test_reminders_are_few() -> None:
+    lab = product()
+    lab.portal.gateway_filters[CIDR] = HTTP
+    lab.portal.allow(network())
+    lab.run(0.1)
+
+    for number in range(100):
+        lab.client.send(ping(APP, number))
+        lab.run(0.1)
+
+    assert len(lab.portal.asks) <= 4
+
+
+def test_a_connection_that_idles_still_works() -> None:
+    lab = product()
+    lab.portal.allow(network())
+    lab.run(0.1)
+    lab.client.send(segment(APP, 80))
+    lab.run(900.0)
+    at = lab.world.now
+
+    lab.client.send(segment(APP, 80, ACK, sequence=2, payload=b"late"))
+    lab.run(5.0)
+
+    assert b"echo:late" in [packet.payload for packet in lab.client.packets(at)]
+
+
+def test_a_thousand_resources_that_come_one_by_one_are_configured_at_once() -> None:
+    lab = product()
+    before = len([event for event in lab.client.program.events if event.__class__.__name__ == "ConfigureTun"])
+
+    for number in range(1000):
+        address = ip_network(f"10.{100 + number // 250}.{number % 250}.0/24")
+        one = network().model_copy(update={"id": f"00000000-0000-4000-8000-{number:012}", "address": address})
+        lab.portal.allow(one)
+    lab.run(1.0)
+
+    events = [event for event in lab.client.program.events if event.__class__.__name__ == "ConfigureTun"]
+    assert lab.client.tun is not None
+    assert len(lab.client.tun.routes) == 1006
+    assert len(events) - before <= 2
+
+
+def test_snapshots_are_json() -> None:
+    lab = product()
+    lab.lan.names["app.corp.example"] = (APP,)
+    lab.portal.allow(network(filters=HTTP))
+    lab.portal.allow(name())
+    lab.run(0.1)
+    (proxy_ip, *_) = lab.ask_name("app.corp.example")
+    lab.client.send(ping(proxy_ip))
+    lab.client.send(segment(APP, 22))
+    lab.run(3.0)
+    lab.portal.forbid(NAME)
+    lab.run(1.0)
+
+    for state in (lab.client.state, lab.gateways[0].state):
+        assert json.loads(json.dumps(state.snapshot())) == state.snapshot()

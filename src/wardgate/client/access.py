@@ -24,6 +24,7 @@ from wardgate.wire.portal import CidrResource, Message
 ACCESS_REMOVED = "access_removed"
 RESOURCE_CHANGED = "resource_changed"
 OFFLINE = "offline"
+RENEW_INTERVAL_S = 5.0
 REFUSED_AT_ONCE = frozenset({"forbidden", "not_found", "disabled", "version_mismatch"})
 """Reasons that do not pass by themselves soon: what waits is refused, so that programs fail rather than hang."""
 
@@ -35,6 +36,7 @@ class Access:
         self._connections = connections
         self._flows = flows
         self._peers: dict[GatewayId, PeerIndex] = {}
+        self._renewed_at: dict[ResourceId, float] = {}
         self.resources = Resources(is_internet_active=is_internet_active)
         self.gateways = Gateways()
         self.sites = SiteStatus()
@@ -60,9 +62,19 @@ class Access:
         ids = self.gateways.preferred(resource_id)
         self.to_portal.append(portal.RequestAuthorization(resource_id=resource_id, connected_gateway_ids=ids))
 
+    def renew(self, resource_id: ResourceId, now: float) -> None:
+        """Asks again for what a gateway prohibits although it was granted: it has forgotten, or the grant ran out.
+
+        Meanwhile everything stays as it is.
+        """
+        asked_at = self._renewed_at.get(resource_id)
+        if asked_at is None or now - asked_at >= RENEW_INTERVAL_S:
+            self._renewed_at[resource_id] = now
+            self.ask(resource_id)
+
     def granted(self, message: portal.AuthorizationCreated, now: float) -> bool:
         """Connects to the gateway and lets go what waited; returns whether it was of use (else ignored)."""
-        if message.resource_id not in self.pending or message.resource_id not in self.resources:
+        if not self._is_awaited(message.resource_id):
             return False
         peer = self._connections.upsert(
             message.gateway_id,
@@ -92,7 +104,7 @@ class Access:
     def refused(self, message: portal.AuthorizationCreationFailed, now: float) -> None:
         """Notes why access was not given; the next ask comes with traffic, two seconds after the last."""
         resource = self.resources.get(message.resource_id)
-        if resource is None or message.resource_id not in self.pending:
+        if resource is None or not self._is_awaited(message.resource_id):
             return
         self.denials.deny(Denial(message.resource_id, resource.name, message.reason, now, message.violated_properties))
         if message.reason == OFFLINE:
@@ -101,6 +113,10 @@ class Access:
                 self.sites.offline(site_id, now)
         elif message.reason in REFUSED_AT_ONCE:
             self._refuse_waiting(message.resource_id)
+
+    def _is_awaited(self, resource_id: ResourceId) -> bool:
+        is_asked = resource_id in self.pending or resource_id in self._renewed_at
+        return is_asked and resource_id in self.resources
 
     def _refuse_waiting(self, resource_id: ResourceId) -> None:
         waiting = self.pending.take(resource_id)
@@ -185,6 +201,7 @@ class Access:
     def _revoke(self, resource_id: ResourceId, now: float) -> list[InstalledFlow]:
         """Ends a grant with its flows; a gateway without any grant left is told goodbye."""
         self.announcements.remove_resource(resource_id)
+        self._renewed_at.pop(resource_id, None)
         revoked = self.gateways.revoke(resource_id)
         if revoked is None:
             return []

@@ -11,7 +11,7 @@ from typing import Final
 
 from wardgate.ids import ResourceId
 from wardgate.proto.dns_upstreams import Do53, Doh, effective_upstreams
-from wardgate.proto.proxy_ips import NamedResource
+from wardgate.proto.proxy_ips import Assignment, NamedResource
 from wardgate.proto.stub_resolver import (
     DNS_PORT,
     SITE_TIMEOUT_S,
@@ -70,7 +70,7 @@ class ClientDns:
         self._packets: deque[bytes] = deque()
         self._forwards: deque[Forward] = deque()
         self._to_sites: deque[TunnelQuery] = deque()
-        self._asked: deque[tuple[str, tuple[IpAddress, ...]]] = deque()
+        self._asked: deque[Assignment] = deque()
         self.refused = 0
 
     # --- settings ------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class ClientDns:
             case Answer(payload, assignment):
                 self._reply(Reply(asker, payload))
                 if assignment is not None:
-                    self._asked.append((assignment.domain, assignment.proxy_ips))
+                    self._asked.append(assignment)
             case Forward() as forward:
                 self._forwards.append(forward)
             case ToSite(query_id, resource_id, _, payload, _):
@@ -202,8 +202,8 @@ class ClientDns:
         """The next query for a resource's gateway."""
         return self._to_sites.popleft() if self._to_sites else None
 
-    def poll_asked(self) -> tuple[str, tuple[IpAddress, ...]] | None:
-        """The next name of a resource that was asked for, with its proxy IPs."""
+    def poll_asked(self) -> Assignment | None:
+        """The next name of a resource that was asked for, with its proxy IPs and the resources that cover it."""
         return self._asked.popleft() if self._asked else None
 
 

@@ -9,6 +9,7 @@ The resets wait a moment, since a portal that wants a client to ask for access a
 again in the same breath; then running connections go on.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Revocations:
 
     def lose(self, key: FlowKey, resource_id: ResourceId, now: float) -> None:
         """A flow's connection is gone; if its resource goes too, the flow is to be cut."""
+        self._lost.pop(key, None)
         if len(self._lost) >= MAX_LOST:
             self._lost.pop(next(iter(self._lost)))
             self.refused += 1
@@ -126,7 +128,8 @@ class Revocations:
                 cut.probe_at = now + PROBE_INTERVAL_S if cut.probes < MAX_PROBES else None
                 self._packets.append(tcp_packet(cut.key.destination, cut.key.source, SYN))
         self._cut = {key: one for key, one in self._cut.items() if now < one.forget_at}
-        self._lost = {key: one for key, one in self._lost.items() if now < one.forget_at}
+        while self._lost and now >= next(iter(self._lost.values())).forget_at:
+            self._lost.pop(next(iter(self._lost)))
         routes = {route: until for route, until in self._routes.items() if now < until}
         is_changed = routes.keys() != self._routes.keys()
         self._routes = routes
@@ -140,8 +143,8 @@ class Revocations:
         """When something is due."""
         times = [one.probe_at for one in self._cut.values() if one.probe_at is not None]
         times += [one.forget_at for one in self._cut.values()]
-        times += [one.forget_at for one in self._lost.values()]
         times += self._routes.values()
+        times += [one.forget_at for one in itertools.islice(self._lost.values(), 1)]
         return min(times, default=None)
 
 

@@ -18,6 +18,7 @@ from wardgate.client.snapshot import ClientView, client_snapshot
 from wardgate.errors import RemoteProtocolError
 from wardgate.ids import GatewayId, PeerIndex, ResourceId
 from wardgate.proto.dns_upstreams import Do53
+from wardgate.proto.proxy_ips import Assignment
 from wardgate.proto.stub_resolver import SITE_RESOLVER_PORT
 from wardgate.proto.stub_resolver import Forward as ForwardedQuery
 from wardgate.tunnel.connections import (
@@ -72,6 +73,7 @@ class ClientState:
         self._interface: portal.Interface | None = None
         self._own: tuple[IpAddress, ...] = ()
         self._configured: ConfigureTun | None = None
+        self._is_outdated = False
         self._is_portal_up = False
         self._now = 0.0
         self._next_tick = 0.0
@@ -104,6 +106,8 @@ class ClientState:
         elif packet.destination.is_multicast:
             self.counters["dropped_multicast"] += 1
         elif is_sentinel(packet.destination):
+            if self._is_outdated:
+                self._configure()
             self._dns.handle_packet(packet, now)
         else:
             self._route(packet, now)
@@ -227,16 +231,20 @@ class ClientState:
             self.counters["dropped_foreign_error"] += 1
             return
         if _is_prohibited(packet):
-            self._note_prohibited(packet, quote, now)
+            self._note_prohibited(gateway, packet, quote, now)
         self._packets.append(packet.raw)
 
-    def _note_prohibited(self, packet: Packet, quote: Quote, now: float) -> None:
+    def _note_prohibited(self, gateway: GatewayOnClient, packet: Packet, quote: Quote, now: float) -> None:
         destination = ip_address(quote.key.destination.host)
         port = 0 if quote.icmp_type is not None else quote.key.destination.port
         route = self._access.resources.routes.lookup(destination, quote.key.protocol, port)
         self.counters["refused_by_gateway"] += 1
-        resource_id = None if route is None else route.resource_id
+        if route is None:
+            return
+        resource_id = route.resource_id
         self._access.denials.refuse(resource_id, quote.key, "gateway_prohibited", now)
+        if resource_id in gateway.numbers and packet.source == destination:
+            self._access.renew(resource_id, now)
 
     # --- in-band control -----------------------------------------------------------------------------------------
 
@@ -256,16 +264,15 @@ class ClientState:
             case AssignedIps():
                 self.counters["dropped_unexpected_control"] += 1
 
-    def _handle_name_asked(self, domain: str, proxy_ips: tuple[IpAddress, ...], now: float) -> None:
-        """Somebody asked the resolver for a resource's name: its routes are there, its gateways look it up anew."""
-        resources = self._access.resources
-        resources.add_name(domain, proxy_ips, [one.id for one in resources.all()])
-        ids = {route.resource_id for address in proxy_ips for route in resources.routes.name_routes(address)}
-        for resource_id in sorted(ids):
+    def _handle_name_asked(self, asked: Assignment, now: float) -> None:
+        """Somebody asked the resolver for a resource's name: it is routed now, and its gateways look it up anew."""
+        resource_ids = [one.resource_id for one in asked.resources]
+        self._access.resources.add_name(asked.domain, asked.proxy_ips, resource_ids)
+        for resource_id in resource_ids:
             gateway = self._access.gateways.serving(resource_id)
             if gateway is not None and gateway.is_connected:
-                name = Name(gateway.gateway_id, resource_id, domain)
-                self._access.announcements.refresh(name, self._allowed(resource_id, proxy_ips), now)
+                name = Name(gateway.gateway_id, resource_id, asked.domain)
+                self._access.announcements.refresh(name, self._allowed(resource_id, asked.proxy_ips), now)
 
     def _forward_query(self, forward: ForwardedQuery, now: float) -> None:
         """Asks a resolver: through the tunnel if the portal named it and it is behind a resource."""
@@ -339,7 +346,6 @@ class ClientState:
                 self._events.append(SessionEnded(portal.TOKEN_EXPIRED))
             case _:
                 self.counters["ignored_portal_messages"] += 1
-        self._configure()
         self._settle(now)
 
     def _set_interface(self, interface: portal.Interface, now: float) -> None:
@@ -349,27 +355,30 @@ class ClientState:
         self._own = own
         self._interface = interface
         self._dns.set_upstreams(interface)
+        self._is_outdated = True
 
     def _apply(self, change: Change, now: float) -> None:
         self._access.apply(change, now)
         resources = self._access.resources
         for domain, proxy_ips in self._dns.names():
             resources.add_name(domain, proxy_ips, change.added)
-        self._dns.set_resources(resources.all())
+        self._is_outdated = True
 
     def set_internet_active(self, is_active: bool, now: float) -> None:
         """Uses the Internet resource, or stops to."""
         self._apply(self._access.resources.set_internet_active(is_active), now)
-        self._configure()
         self._settle(now)
 
     def set_system_resolvers(self, servers: Iterable[IpAddress], now: float) -> None:
         """The host's own resolvers, which are asked where the portal names none."""
         self._dns.set_system_resolvers(servers)
-        self._configure()
+        self._is_outdated = True
         self._settle(now)
 
     def _configure(self) -> None:
+        """Tells resolver and host what changed, once for many messages."""
+        self._is_outdated = False
+        self._dns.set_resources(self._access.resources.all())
         if self._interface is None:
             return
         routes = self._access.resources.tun_routes(self._access.revocations.lingering_routes())
@@ -386,7 +395,8 @@ class ClientState:
         """Does what is due at `now`. Calling it early, late or twice is harmless."""
         self._connections.handle_timeout(now)
         self._dns.handle_timeout(now)
-        if self._access.revocations.handle_timeout(now):
+        self._is_outdated |= self._access.revocations.handle_timeout(now)
+        if self._is_outdated:
             self._configure()
         if now >= self._next_tick:
             self._next_tick = now + TICK_S
@@ -447,7 +457,7 @@ class ClientState:
     def _settle_dns(self, now: float) -> bool:
         did = False
         while (asked := self._dns.poll_asked()) is not None:
-            self._handle_name_asked(*asked, now)
+            self._handle_name_asked(asked, now)
             did = True
         while (forward := self._dns.poll_forward()) is not None:
             self._forward_query(forward, now)
@@ -506,7 +516,7 @@ class ClientState:
 
     def poll_timeout(self) -> float | None:
         """When to call `handle_timeout`; at once while output waits."""
-        if self._transmits or self._packets or self._events:
+        if self._transmits or self._packets or self._events or self._is_outdated:
             return self._now
         times = [
             self._connections.poll_timeout(),

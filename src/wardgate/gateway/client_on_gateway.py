@@ -59,6 +59,10 @@ class ClientOnGateway:
         """What it may reach, by resource."""
         return dict(sorted(self._admitted.items()))
 
+    def admission(self, resource_id: ResourceId) -> Admitted | None:
+        """How it may reach one resource."""
+        return self._admitted.get(resource_id)
+
     def admit(self, resource: GatewayResource, number: int) -> bool:
         """Opens a resource, or changes it; returns whether flows that pass under it have to be decided anew."""
         old = self._admitted.get(resource.id)

@@ -341,7 +341,7 @@ class GatewayState:
 
     def _handle_resource_updated(self, resource: portal.GatewayResource) -> None:
         for client_id, client in self._clients.items():
-            admitted = client.admitted.get(resource.id)
+            admitted = client.admission(resource.id)
             if admitted is not None and client.admit(resource, admitted.number):
                 peer = self._connections.index_of(client_id)
                 if peer is not None:

@@ -1,5 +1,6 @@
 """What a peer may reach, until when."""
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -28,6 +29,7 @@ class Authorizations(Generic[K]):
     def __init__(self, epoch: float) -> None:
         self._epoch = epoch
         self._by_key: dict[K, Authorization] = {}
+        self._expiries: list[tuple[float, int, K]] = []
         self._next_number = 1
         self.refused = 0
 
@@ -59,6 +61,8 @@ class Authorizations(Generic[K]):
             self._next_number += 1
         granted = Authorization(number, None if expires_at_unix is None else expires_at_unix - self._epoch)
         self._by_key[key] = granted
+        if granted.expires_at is not None and granted != old:
+            heapq.heappush(self._expiries, (granted.expires_at, number, key))
         return granted
 
     def revoke(self, key: K) -> Authorization | None:
@@ -74,13 +78,20 @@ class Authorizations(Generic[K]):
 
     def expire(self, now: float) -> list[tuple[K, Authorization]]:
         """Ends what is due and returns it."""
-        return self._end(
-            key for key, one in self._by_key.items() if one.expires_at is not None and now >= one.expires_at
-        )
+        ended = []
+        while (due := self.poll_timeout()) is not None and now >= due:
+            key = heapq.heappop(self._expiries)[2]
+            ended.append((key, self._by_key.pop(key)))
+        return ended
 
     def poll_timeout(self) -> float | None:
         """When the next grant ends."""
-        return min((one.expires_at for one in self._by_key.values() if one.expires_at is not None), default=None)
+        while self._expiries:
+            expires_at, number, key = self._expiries[0]
+            if self._by_key.get(key) == Authorization(number, expires_at):
+                return expires_at
+            heapq.heappop(self._expiries)
+        return None
 
     def _end(self, keys: Iterable[K]) -> list[tuple[K, Authorization]]:
         return [(key, self._by_key.pop(key)) for key in list(keys)]

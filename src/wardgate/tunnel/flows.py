@@ -20,6 +20,7 @@ IDLE_S: Final = {TCP: 2 * 3600 + 4 * 60.0, UDP: 120.0, ICMP: 120.0, ICMPV6: 120.
 KEPT_REPORTS: Final = 1024
 KEPT_TOTALS: Final = 4096
 _EXPIRY_BATCH: Final = 4096
+_SHOWN_FLOWS: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,7 @@ class FlowTable:
     def traffic(self) -> dict[ResourceId, Traffic]:
         """What each resource's flows carried, those that ended included."""
         totals = dict(self._totals)
-        for report in self._engine.flows():
+        for report in self._engine.flows(_SHOWN_FLOWS):
             flow = self._by_id.get(report.flow_id)
             if flow is not None and flow.resource_id is not None:
                 totals[flow.resource_id] = totals.get(flow.resource_id, Traffic()).plus(report)

@@ -39,6 +39,7 @@ class NatTable:
     def __init__(self) -> None:
         self._by_inside: dict[Side, _Binding] = {}
         self._inside_by_outside: dict[Side, Side] = {}
+        self._unused: dict[Side, None] = {}
         self._expired: OrderedDict[Side, None] = OrderedDict()
         self.refused = 0
 
@@ -68,6 +69,7 @@ class NatTable:
             self._inside_by_outside[outside] = inside
             self._expired.pop(outside, None)
         binding.flows += 1
+        self._unused.pop(inside, None)
         return binding.outside
 
     def release(self, inside: Side, now: float, *, linger: bool = False) -> None:
@@ -79,6 +81,7 @@ class NatTable:
         if binding.flows <= 0:
             binding.flows = 0
             binding.unused_until = now + LINGER_S.get(inside.protocol, LINGER_S[UDP]) if linger else now
+            self._unused[inside] = None
             self._drop_unused(inside, now)
 
     def outside_of(self, inside: Side) -> Side | None:
@@ -96,7 +99,7 @@ class NatTable:
 
     def expire(self, now: float) -> None:
         """Drops bindings that lingered long enough."""
-        for inside in [side for side, binding in self._by_inside.items() if not binding.flows]:
+        for inside in tuple(self._unused):
             self._drop_unused(inside, now)
 
     def clear(self) -> None:
@@ -105,6 +108,7 @@ class NatTable:
             self._remember(outside)
         self._by_inside.clear()
         self._inside_by_outside.clear()
+        self._unused.clear()
 
     def _free_outside(self, inside: Side, real: IpAddress, now: float) -> Side | None:
         for step in range(_PORTS):
@@ -126,6 +130,7 @@ class NatTable:
         if binding is not None and not binding.flows and now >= binding.unused_until:
             del self._by_inside[inside]
             del self._inside_by_outside[binding.outside]
+            self._unused.pop(inside, None)
             self._remember(binding.outside)
 
     def _remember(self, outside: Side) -> None:

@@ -48,6 +48,8 @@ class RoutingTable:
         self._name_count = 0
         self._networks: dict[tuple[int, int], dict[int, dict[ResourceId, Route]]] = {}
         self._internet: dict[ResourceId, Route] = {}
+        self._networks_of: dict[ResourceId, dict[IpNetwork, None]] = {}
+        self._names_of: dict[ResourceId, dict[tuple[IpAddress, str], None]] = {}
         self._cache: OrderedDict[_Key, Route | None] = OrderedDict()
         self.refused_name_routes = 0
 
@@ -56,6 +58,7 @@ class RoutingTable:
         by_address = self._networks.setdefault((network.version, network.prefixlen), {})
         entries = by_address.setdefault(int(network.network_address), {})
         entries[resource_id] = Route(resource_id, filters)
+        self._networks_of.setdefault(resource_id, {})[network] = None
         self._cache.clear()
 
     def add_name(
@@ -69,6 +72,7 @@ class RoutingTable:
                 return
             self._name_count += 1
         entries[resource_id, domain] = Route(resource_id, filters, domain, rank)
+        self._names_of.setdefault(resource_id, {})[address, domain] = None
         self._cache.clear()
 
     def add_internet(self, resource_id: ResourceId) -> None:
@@ -78,13 +82,17 @@ class RoutingTable:
 
     def remove(self, resource_id: ResourceId) -> None:
         """Forgets every route of a resource."""
-        self._networks = _without_resource(self._networks, resource_id)
-        for address in list(self._names):
-            entries = self._names[address]
-            for key in [key for key in entries if key[0] == resource_id]:
-                del entries[key]
-                self._name_count -= 1
-            if not entries:
+        for network in self._networks_of.pop(resource_id, {}):
+            size, base = (network.version, network.prefixlen), int(network.network_address)
+            del self._networks[size][base][resource_id]
+            if not self._networks[size][base]:
+                del self._networks[size][base]
+            if not self._networks[size]:
+                del self._networks[size]
+        for address, domain in self._names_of.pop(resource_id, {}):
+            del self._names[address][resource_id, domain]
+            self._name_count -= 1
+            if not self._names[address]:
                 del self._names[address]
         self._internet.pop(resource_id, None)
         self._cache.clear()
@@ -92,15 +100,15 @@ class RoutingTable:
     def clear_names(self) -> None:
         """Forgets what stands behind every proxy IP."""
         self._names.clear()
+        self._names_of.clear()
         self._name_count = 0
         self._cache.clear()
 
     def refilter(self, resource_id: ResourceId, filters: Filters) -> None:
         """Gives the names of a resource other filters."""
-        for entries in self._names.values():
-            for key, route in entries.items():
-                if route.resource_id == resource_id:
-                    entries[key] = replace(route, filters=filters)
+        for address, domain in self._names_of.get(resource_id, {}):
+            entries = self._names[address]
+            entries[resource_id, domain] = replace(entries[resource_id, domain], filters=filters)
         self._cache.clear()
 
     def has_internet(self) -> bool:
@@ -160,15 +168,3 @@ class RoutingTable:
                 base = (value >> (bits - length)) << (bits - length)
                 for route in by_address.get(base, {}).values():
                     yield length, route
-
-
-def _without_resource(
-    networks: dict[tuple[int, int], dict[int, dict[ResourceId, Route]]], resource_id: ResourceId
-) -> dict[tuple[int, int], dict[int, dict[ResourceId, Route]]]:
-    kept: dict[tuple[int, int], dict[int, dict[ResourceId, Route]]] = {}
-    for size, by_address in networks.items():
-        for base, entries in by_address.items():
-            others = {key: route for key, route in entries.items() if key != resource_id}
-            if others:
-                kept.setdefault(size, {})[base] = others
-    return kept
