@@ -1,7 +1,6 @@
 """A relay as a whole, without sockets."""
 
 from tests.unit.proto.turn_client import Counting
-
 from wardgate.proto.turn_server import TurnConfig
 from wardgate.relay import metrics
 from wardgate.relay.state import RelaySnapshot, RelayState
