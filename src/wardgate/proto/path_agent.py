@@ -21,6 +21,7 @@ PROBE_GAPS_S = (0.2, 0.3, 0.5)
 PROBE_GAP_S = 1.0
 KEEPALIVE_S = 25.0
 URGENT_GAP_S = 0.15
+PRIMARY_CHECK_S = 0.5
 LADDER_GAPS_S = (0.005, 0.005, 0.01, 0.01, 0.02, 0.05, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 ANSWER_CACHE_S = 10.0
 MAX_ANSWERS = 16
@@ -84,6 +85,7 @@ class PathAgent:
         self._unanswered = 0
         self._peer_initiations = 0
         self._data_seen_at = 0.0
+        self._primary_due_at: float | None = None
         self._transmits: deque[PairTransmit] = deque()
         self._events: deque[AgentEvent] = deque()
 
@@ -188,6 +190,8 @@ class PathAgent:
         self._answers[initiation] = response, now + ANSWER_CACHE_S
         self._ensure_path(pair, now)
         self._send(pair, response)
+        if self._primary and pair != self._primary:
+            self.check_primary(now)
         self._seed(pair)
         self.start_probing(now)
         if data_received_at > self._data_seen_at:
@@ -230,11 +234,12 @@ class PathAgent:
                 path.restart(now)
 
     def check_primary(self, now: float) -> None:
-        """Probes the primary at once, and again shortly after: something was left unanswered."""
+        """Probes the primary at once, and again shortly after; if it stays silent, every pair."""
         path = self._paths.get(self._primary) if self._primary else None
-        if path and self._probing:
+        if path and self._probing and self._primary_due_at is None:
             self._probe(path, now)
             path.probe_at = now + URGENT_GAP_S
+            self._primary_due_at = now + PRIMARY_CHECK_S
 
     def handle_probe(self, pair: Pair, packet: bytes, now: float) -> bool:
         """Takes an inner packet and returns whether it was a probe, whatever became of it."""
@@ -266,13 +271,15 @@ class PathAgent:
         sample = now - sent_at
         path.rtt_s = sample if path.rtt_s is None else (path.rtt_s + sample) / 2
         path.probe_at = now + self._gap(path)
+        if pair == self._primary:
+            self._primary_due_at = None
         self._consider(path)
 
     # choice
 
     def handle_distress(self, now: float) -> None:
         """Clears the primary and probes every pair; those still inside their first probes go on."""
-        self._primary = None
+        self._primary = self._primary_due_at = None
         if not self._probing:
             return
         for path in self._paths.values():
@@ -299,7 +306,7 @@ class PathAgent:
         return [path for path in self._paths.values() if path.rtt_s is not None]
 
     def _set_primary(self, pair: Pair) -> None:
-        self._primary = pair
+        self._primary, self._primary_due_at = pair, None
         self._unanswered = 0
         if pair != self._nominated:
             self._nominated = pair
@@ -348,7 +355,7 @@ class PathAgent:
         for pair in pairs:
             del self._paths[pair]
         if self._primary in pairs:
-            self._primary = None
+            self._primary = self._primary_due_at = None
             self._promote_best()
             self._wake_quiet(now)
         if self._nominated in pairs and self._primary is None:
@@ -374,6 +381,9 @@ class PathAgent:
                     path.probe_at = None
                 else:
                     self._probe(path, now)
+        if self._primary_due_at is not None and now >= self._primary_due_at:
+            self.counts["primaries fallen silent"] += 1
+            self.handle_distress(now)
         if self._answers:
             self._answers = {key: answer for key, answer in self._answers.items() if now < answer[1]}
 
@@ -419,6 +429,8 @@ class PathAgent:
         if self._transmits or self._events:
             return 0.0
         due = [at for path in self._paths.values() for at in (path.probe_at, path.ladder_at) if at is not None]
+        if self._primary_due_at is not None:
+            due.append(self._primary_due_at)
         return min(due, default=None)
 
 

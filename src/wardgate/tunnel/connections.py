@@ -210,7 +210,7 @@ class Connections:
         for candidate in self._relays.reflexive_candidates():
             connection.add_local(candidate, now)
         self._give_relay(connection, now)
-        connection.drain(now)
+        connection.start(now)
         self._replay_early_checks(connection, now)
         self._schedule(connection)
         return connection.index

@@ -22,15 +22,13 @@ from wardgate.tunnel.connections_events import (
     PathStatus,
 )
 from wardgate.tunnel.connections_relays import Relays
+from wardgate.tunnel.connections_watch import Doubt, Watch
 from wardgate.wire import candidates, stun
 from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit
 from wardgate.wire.candidates import Candidate, Kind
 from wardgate.wire.portal import IceCredentials
 
 CONNECT_TIMEOUT_S = 10.0
-CHECK_AFTER_S = 1.0
-DISTRESS_AFTER_S = 1.5
-DEAD_AFTER_S = 3.5
 MAX_IDLE_S = 20.0
 REHANDSHAKE_AFTER_S = 20.0
 MAX_REMOTE_CANDIDATES = 32
@@ -116,12 +114,12 @@ class Connection:
         self._remotes: dict[SocketAddr, Candidate] = {}
         self._relayed: set[SocketAddr] = set()
         self._new_lines: list[str] = []
+        self._is_seeding = True
         self._path: Pair | None = None
         self._is_confirmed = False
         self._is_established = False
         self._alive_at = now
-        self._stage = 0
-        self._stage_since = 0.0
+        self._watcher = Watch()
         self._sent_at = now
         self._noted_at = 0.0
         self._poll_at = now
@@ -172,6 +170,11 @@ class Connection:
         prepared = candidates.with_ice_priority(candidate, earlier)
         return candidates.encode_ice(prepared, self.local_ufrag), prepared
 
+    def start(self, now: float) -> None:
+        """All candidates known so far were added: tells the peer of them at once."""
+        self._is_seeding = False
+        self.drain(now)
+
     def lose_local(self, candidate: Candidate, now: float, *, tell: bool) -> None:
         """Stops using a relay candidate."""
         line = self._locals.pop(candidate, None)
@@ -198,7 +201,7 @@ class Connection:
         self._relayed.clear()
         self._path = None
         self.relay_id = None
-        self._alive_at, self._stage = now, 0
+        self._alive_at = now
         self._shared.engine.clear_path(self.index)
         self._agent.reset(now)
         self.drain(now)
@@ -209,6 +212,8 @@ class Connection:
             return
         for candidate in [known for known in self._locals if known.kind is Kind.RELAY]:
             self.lose_local(candidate, now, tell=not self.parameters.iceless)
+        if self.relay_id is not None and self._path is None:
+            self._alive_at = now  # what was lost with the relay is not the peer's fault
         self.relay_id = allocation.relay_id
         self.bind_channels(allocation, now)
         for candidate in allocation.relay_candidates():
@@ -390,7 +395,7 @@ class Connection:
             else:
                 self._remember_request(transmit.payload, now)
                 self._send(transmit.pair, transmit.payload, now)
-        if self._new_lines:
+        if self._new_lines and not self._is_seeding:
             lines, self._new_lines = tuple(self._new_lines), []
             self._shared.events.append(NewCandidates(self.peer_id, lines))
         if self._path and self._is_confirmed and not self._is_established:
@@ -491,21 +496,16 @@ class Connection:
                 owner.note_received(self._path.remote, now)
 
     def _watch(self, activity: PeerActivity, now: float) -> None:
-        """Doubts a peer that leaves data unanswered: first the path, then all paths, then the peer itself."""
-        if activity.first_unanswered_at == 0.0 or not self._is_confirmed:
-            self._stage = 0
-            return
-        since = max(activity.first_unanswered_at, self._alive_at)
-        if since != self._stage_since:
-            self._stage, self._stage_since = 0, since
-        if self._stage == 0 and now >= since + CHECK_AFTER_S:
-            self._stage = 1
-            self._agent.check_primary(now)
-        if self._stage == 1 and now >= since + DISTRESS_AFTER_S:
-            self._stage = 2
-            self._doubt_everything(now)
-        if self._paths and self.parameters.controlling and now >= since + DEAD_AFTER_S:
-            self.failure = self.failure or "the peer does not answer"
+        """Doubts a peer that leaves data unanswered; with ICE its agent knows better when to give up."""
+        unanswered = self._is_confirmed and activity.first_unanswered_at != 0.0
+        since = max(activity.first_unanswered_at, self._alive_at) if unanswered else None
+        match self._watcher.handle_unanswered(since, now):
+            case Doubt.CHECK_PATH:
+                self._agent.check_primary(now)
+            case Doubt.TRY_EVERY_PATH:
+                self._doubt_everything(now)
+            case Doubt.GIVE_UP if self._paths and self.parameters.controlling:
+                self.failure = self.failure or "the peer does not answer"
 
     def _doubt_everything(self, now: float) -> None:
         self._agent.handle_distress(now)
@@ -538,6 +538,7 @@ class Connection:
         owner = self._shared.relays.owner_of(pair.local)
         remote = self._remotes.get(pair.remote)
         relayed = owner is not None or (remote is not None and remote.kind is Kind.RELAY)
+        relayed = relayed or self._shared.relays.is_at(pair.remote.host)
         return Path("relayed" if relayed else "direct", pair.local, pair.remote, owner.relay_id if owner else None)
 
     def status(self) -> PathStatus:

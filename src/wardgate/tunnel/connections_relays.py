@@ -42,6 +42,10 @@ class Relays:
         """The allocation at the relay with that address."""
         return self._by_server.get(server)
 
+    def is_at(self, host: str) -> bool:
+        """Whether a relay has that host address, on whatever port."""
+        return any(server.host == host for server in self._by_server)
+
     def is_former(self, server: SocketAddr) -> bool:
         """Whether a relay of the recent past had that address."""
         return server in self._former
@@ -64,8 +68,12 @@ class Relays:
                 kept.remove(known)
                 gone += [allocation for allocation in (self._remove(relay_id, now),) if allocation]
             if len(self._by_id) >= MAX_RELAYS:
-                self._counts["relays refused"] += 1
-                continue
+                useless = next((known for known in self._by_id.values() if not known.is_usable), None)
+                if useless is None:
+                    self._counts["relays refused"] += 1
+                    continue
+                kept = [known for known in kept if known is not useless]
+                gone += [allocation for allocation in (self._remove(useless.relay_id, now),) if allocation]
             self._add(Allocation(relay_id, ipv4, ipv6, user, password, self._random, now))
         for allocation in kept:
             allocation.probe(now)

@@ -270,6 +270,29 @@ def test_rekey_never_moves_the_primary() -> None:
     assert agent.primary == RELAYED
 
 
+def test_initiation_by_another_path_has_the_primary_checked() -> None:
+    agent = established(RELAYED)
+    run(agent, 0.0, until=30.0)
+
+    agent.send_answer(DIRECT, INIT, RESPONSE, 30.0, data_received_at=0.0)
+    answered, checked = drain(agent)
+    assert (answered.pair, checked.pair) == (DIRECT, RELAYED)
+    run(agent, 30.0, until=30.6)
+
+    assert agent.primary is None
+
+
+def test_primary_that_answers_its_check_stays() -> None:
+    agent = established(RELAYED)
+    run(agent, 0.0, until=30.0)
+
+    agent.check_primary(30.0)
+    reply(agent, RELAYED, probes_by_pair(drain(agent))[RELAYED], 30.1)
+    run(agent, 30.1, until=32.0)
+
+    assert agent.primary == RELAYED
+
+
 def test_two_initiations_without_data_between_clear_the_primary() -> None:
     agent = agent_with_candidates()
     agent.send_answer(RELAYED, INIT, RESPONSE, 1.0, data_received_at=0.0)

@@ -1,0 +1,57 @@
+"""When to doubt a peer that leaves data unanswered: first its path, then every path, then the peer itself.
+
+A tunnel is not torn down for mere loss: probes get their chance in between. Each step gets its time even if this
+process was stopped for a while.
+"""
+
+from enum import Enum, auto
+
+CHECK_AFTER_S = 1.0
+DISTRESS_AFTER_S = 1.5
+DEAD_AFTER_S = 3.5
+MIN_CHECK_S = 0.4
+MIN_DISTRESS_S = 1.5
+
+
+class Doubt(Enum):
+    """What to do next."""
+
+    CHECK_PATH = auto()
+    TRY_EVERY_PATH = auto()
+    GIVE_UP = auto()
+
+
+class Watch:
+    """Follows how long data of one peer has been unanswered."""
+
+    def __init__(self) -> None:
+        self._step = 0
+        self._step_at = 0.0
+        self._since = 0.0
+
+    def handle_unanswered(self, since: float | None, now: float) -> Doubt | None:
+        """Takes since when data is unanswered, and gives the step that is due now, each once.
+
+        Args:
+            since: `None` if nothing is.
+        """
+        if since is None:
+            self._step = 0
+            return None
+        if since != self._since:
+            self._step, self._since = 0, since
+        due_at, doubt = self._next(since)
+        if doubt is None or now < due_at:
+            return None
+        self._step, self._step_at = self._step + 1, now
+        return doubt
+
+    def _next(self, since: float) -> tuple[float, Doubt | None]:
+        match self._step:
+            case 0:
+                return since + CHECK_AFTER_S, Doubt.CHECK_PATH
+            case 1:
+                return max(since + DISTRESS_AFTER_S, self._step_at + MIN_CHECK_S), Doubt.TRY_EVERY_PATH
+            case 2:
+                return max(since + DEAD_AFTER_S, self._step_at + MIN_DISTRESS_S), Doubt.GIVE_UP
+        return 0.0, None
