@@ -289,8 +289,8 @@ class Portal:
                     id=self.client.id,
                     public_key=self.client.public_key,
                     preshared_key=bytes(32),
-                    ipv4=CLIENT_V4,
-                    ipv6=CLIENT_V6,
+                    ipv4=self.interface.ipv4,
+                    ipv6=self.interface.ipv6,
                 ),
                 gateway_ice_credentials=theirs,
                 client_ice_credentials=ours,
@@ -356,15 +356,27 @@ class GatewayHost:
         self.ipv6 = IPv6Address(f"fd00:2021:1111::{number}")
         self.lan = lan
         self.is_up = True
-        engine = Engine()
-        static = StaticKey.from_bytes(world.random.randbytes(32))
-        self.public_key = static.public_key
-        self.state = GatewayState(engine, static, EPOCH, world.random.randbytes)
-        self.program = Program(world, self.state, engine, host, **options)
-        self.program.on_packet = lan.receive
-        self.program.on_event = self._on_event
-        lan.program = self.program
         self._portal = stub
+        self._host = host
+        self._options = options
+        self._start()
+
+    def _start(self) -> None:
+        engine = Engine()
+        static = StaticKey.from_bytes(self.world.random.randbytes(32))
+        self.public_key = static.public_key
+        self.state = GatewayState(engine, static, EPOCH, self.world.random.randbytes)
+        self.program = Program(self.world, self.state, engine, self._host, **self._options)
+        self.program.on_packet = self.lan.receive
+        self.program.on_event = self._on_event
+        self.lan.program = self.program
+
+    def restart(self) -> None:
+        """The process is killed and started again: the same id, another key, no memory."""
+        self.world.detach(self._host)
+        self._start()
+        self.is_up = True
+        self._portal.join_gateway(self)
 
     def _on_event(self, event: object) -> None:
         match event:

@@ -484,3 +484,61 @@ def test_snapshots_are_json() -> None:
 
     for state in (lab.client.state, lab.gateways[0].state):
         assert json.loads(json.dumps(state.snapshot())) == state.snapshot()
+
+
+def test_a_restarted_gateway_is_asked_for_everything_again() -> None:
+    lab = product()
+    lab.lan.names["app.corp.example"] = (APP,)
+    other = network("10.9.0.3/32").model_copy(update={"id": resource_id(0xC2)})
+    for resource in (network(), other, name()):
+        lab.portal.allow(resource)
+    lab.run(0.1)
+    lab.client.send(ping(APP))
+    lab.client.send(ping(ip_address("10.9.0.3")))
+    lab.run(3.0)
+    (proxy_ip, *_) = lab.ask_name("app.corp.example")
+    lab.gateways[0].restart()
+    lab.run(0.5)
+    at = lab.world.now
+
+    lab.client.send(ping(proxy_ip))
+    lab.run(1.0)
+    for address in (APP, ip_address("10.9.0.3")):
+        lab.client.send(ping(address, 2))
+    lab.run(1.0)
+
+    assert {str(packet.source) for packet in replies(lab, at)} == {str(proxy_ip), "10.9.0.2", "10.9.0.3"}
+    assert errors(lab, at) == []
+
+
+def test_a_new_tunnel_address_is_used_with_every_gateway() -> None:
+    lab = product()
+    lab.portal.allow(network())
+    lab.run(0.1)
+    lab.client.send(ping(APP))
+    lab.run(3.0)
+    address = ip_address("100.64.3.10")
+    interface = lab.portal.interface.model_copy(update={"ipv4": address})
+    lab.portal.interface = interface
+    lab.portal.to_client(portal.ConfigChanged(interface=interface))
+    lab.run(0.5)
+
+    lab.client.send(ip.icmp_echo(address, APP, 77, 2, b"ping"))
+    lab.run(3.0)
+
+    assert [str(packet.destination) for packet in replies(lab)] == ["100.64.3.9", "100.64.3.10"]
+
+
+def test_new_connections_to_a_network_that_was_just_taken_away_fail_at_once() -> None:
+    lab = product()
+    lab.portal.allow(network())
+    lab.run(0.1)
+    lab.client.send(segment(APP, 80))
+    lab.run(3.0)
+    lab.portal.forbid(CIDR)
+    lab.run(1.0)
+    at = lab.world.now
+
+    lab.client.send(segment(APP, 80, source_port=40001))
+
+    assert errors(lab, at) == [(str(APP), 3, 13)]

@@ -90,7 +90,7 @@ class Access:
             self.to_portal.append(portal.NoRelays())
             return False
         if self._peers.get(message.gateway_id, peer) != peer:
-            self._disconnected(message.gateway_id)
+            self.lost(message.gateway_id)
         self._peers[message.gateway_id] = peer
         gateway = self.gateways.upsert(message.gateway_id, message.site_id, message.gateway_ipv4, message.gateway_ipv6)
         self._move(message.resource_id, gateway, now)
@@ -160,9 +160,16 @@ class Access:
         self.candidates.forget(gateway_id)
         for resource_id in gateway.numbers:
             self.pending.forget(resource_id)
+            self._renewed_at.pop(resource_id, None)
         self.to_route.extend(gateway.waiting.take())
         self.to_ask.extend(gateway.queries)
         gateway.queries.clear()
+
+    def leave_all(self, now: float) -> None:
+        """Tells every gateway goodbye and forgets it: nothing is asked of them any more, or from another address."""
+        for gateway in self.gateways.all():
+            self._connections.remove(gateway.gateway_id, now, goodbye=True)
+            self.lost(gateway.gateway_id)
 
     def _disconnected(self, gateway_id: GatewayId, reports: Iterable[FlowReport] = ()) -> None:
         """The connection is gone or was replaced: its flows and what the gateway was told are void."""

@@ -18,7 +18,7 @@ from typing import Final
 from wardgate.ids import ResourceId
 from wardgate.tunnel.ranges import IpNetwork
 from wardgate.wire.icmp_errors import Unreachable, unreachable
-from wardgate.wire.ip import ACK, RST, SYN, TCP, FlowKey, Packet, tcp_packet
+from wardgate.wire.ip import ACK, RST, SYN, TCP, FlowKey, IpAddress, Packet, tcp_packet
 
 MAX_CUT: Final = 4096
 MAX_LOST: Final = 4096
@@ -119,6 +119,10 @@ class Revocations:
     def lingering_routes(self) -> tuple[IpNetwork, ...]:
         """Networks that stay routed into the tunnel although their resource is gone."""
         return tuple(self._routes)
+
+    def is_lingering(self, address: IpAddress) -> bool:
+        """Whether the address is in one of them."""
+        return any(address.version == route.version and address in route for route in self._routes)
 
     def handle_timeout(self, now: float) -> bool:
         """Does what is due; returns whether `lingering_routes` changed."""

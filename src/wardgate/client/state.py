@@ -141,7 +141,8 @@ class ClientState:
         if self._access.revocations.answer(packet, now):
             self.counters["refused_access_ended"] += 1
             return
-        if route is None and not is_proxy_address(packet.destination):
+        is_ours = is_proxy_address(packet.destination) or self._access.revocations.is_lingering(packet.destination)
+        if route is None and not is_ours:
             self.counters["dropped_unroutable"] += 1
             return
         reason = "no_resource" if route is None else "filter"
@@ -175,12 +176,13 @@ class ClientState:
         if not opens_flow(packet):
             self._connections.send(gateway.gateway_id, packet.raw, now)
             return
-        verdict = Forward(packet.key, packet.key, number, resource_id)
+        key = packet.key
+        verdict = Forward(key, key, number, resource_id)
         if self._flows.install(peer, verdict, now, from_peer=False) is None:
             self.counters["dropped_flow_table_full"] += 1
             return
         self.counters["flows_installed"] += 1
-        self._access.revocations.found(packet.key)
+        self._access.revocations.found(key)
         self._transmits.extend(transmits(self._engine.handle_tun(packet.raw, now)))
 
     def _parse(self, raw: bytes) -> Packet | None:
@@ -351,7 +353,7 @@ class ClientState:
     def _set_interface(self, interface: portal.Interface, now: float) -> None:
         own = (interface.ipv4, interface.ipv6)
         if self._own and self._own != own:
-            self._flows.remove_if(lambda flow: ip_address(flow.inner.source.host) not in own)
+            self._access.leave_all(now)
         self._own = own
         self._interface = interface
         self._dns.set_upstreams(interface)
@@ -421,8 +423,7 @@ class ClientState:
 
     def handle_goodbye(self, now: float) -> None:
         """Orderly end: tells every gateway."""
-        for gateway in self._access.gateways.all():
-            self._connections.remove(gateway.gateway_id, now, goodbye=True)
+        self._access.leave_all(now)
         self._settle(now)
 
     def _settle(self, now: float) -> None:

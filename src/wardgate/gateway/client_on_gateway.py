@@ -160,10 +160,11 @@ class ClientOnGateway:
     def _translated(self, packet: Packet, real: IpAddress, route: Route | None, now: float) -> Verdict:
         inner = host = packet.key
         if opens_flow(packet):
-            outside = self.nat.bind(_inside(inner), real, now)
+            outside = self.nat.bind(Side(inner.protocol, inner.source.port, packet.destination), real, now)
             if outside is None:
                 return Drop("nat_full")
-            host = _outer(inner, outside)
+            if outside.address != packet.destination or outside.port != inner.source.port:
+                host = _outer(inner, outside)
         elif is_proxy_address(packet.destination):
             return Drop("untranslatable")
         if route is None:
