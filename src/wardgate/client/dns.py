@@ -1,7 +1,7 @@
 """The client's resolver between packets and questions to others.
 
-Queries come as UDP packets to the sentinels. What the resolver cannot answer goes to a resolver outside, or inside the
-tunnel: to a gateway, for names whose site knows more, or to a resolver that is itself behind a resource.
+Queries come as UDP and TCP packets to the sentinels. What the resolver cannot answer goes to a resolver outside, or
+inside the tunnel: to a gateway, for names whose site knows more, or to a resolver that is itself behind a resource.
 """
 
 from collections import deque
@@ -22,11 +22,12 @@ from wardgate.proto.stub_resolver import (
     StubResolver,
     ToSite,
 )
+from wardgate.proto.tcp_responder import TcpResponder
 from wardgate.tunnel.events import ForwardQuery
 from wardgate.wire.addresses import RandomBytes, SocketAddr
 from wardgate.wire.domain_patterns import DomainPattern
 from wardgate.wire.icmp_errors import Unreachable, unreachable
-from wardgate.wire.ip import UDP, IpAddress, Packet, udp_packet
+from wardgate.wire.ip import TCP, UDP, IpAddress, Packet, udp_packet
 from wardgate.wire.portal import ClientResource, DnsResource, Interface
 
 MAX_TUNNEL_QUERIES: Final = 1024
@@ -63,6 +64,7 @@ class ClientDns:
     def __init__(self, random_bytes: RandomBytes) -> None:
         self._random_bytes = random_bytes
         self.resolver = StubResolver(random_bytes)
+        self._tcp = TcpResponder(random_bytes)
         self._do53: tuple[Do53, ...] = ()
         self._doh: tuple[Doh, ...] = ()
         self._system: tuple[Do53, ...] = ()
@@ -119,33 +121,46 @@ class ClientDns:
     # --- queries -------------------------------------------------------------------------------------------------
 
     def handle_packet(self, packet: Packet, now: float) -> None:
-        """Takes a packet to a sentinel. Over TCP nobody answers, which the host is told."""
-        if packet.protocol != UDP:
+        """Takes a packet to a sentinel; what is neither UDP nor TCP is refused."""
+        if packet.protocol == UDP:
+            self._handle_query(Asker(packet.key.source, packet.key.destination, "udp"), packet.payload, now)
+        elif packet.protocol != TCP:
             error = unreachable(packet, Unreachable.PORT)
             if error is not None:
                 self._packets.append(error)
-            return
-        asker = Asker(packet.key.source, packet.key.destination, "udp")
-        match self.resolver.handle_query(asker, packet.payload, now):
-            case Answer(payload, assignment):
-                self._reply(Reply(asker, payload))
+        elif packet.destination in self.resolver.sentinels:
+            self._tcp.handle_packet(packet, now)
+            self._take_tcp_queries(now)
+
+    def _take_tcp_queries(self, now: float) -> None:
+        while (query := self._tcp.poll_query()) is not None:
+            self._handle_query(*query, now)
+
+    def _handle_query(self, asker: Asker, payload: bytes, now: float) -> None:
+        match self.resolver.handle_query(asker, payload, now):
+            case Answer(answer, assignment):
+                self._reply(Reply(asker, answer), now)
                 if assignment is not None:
                     self._asked.append(assignment)
             case Forward() as forward:
                 self._forwards.append(forward)
-            case ToSite(query_id, resource_id, _, payload, _):
-                self._to_sites.append(TunnelQuery(query_id, resource_id, None, payload, packet.version == 6))
-            case None:
-                pass
+            case ToSite(query_id, resource_id, _, question, _):
+                self._to_sites.append(TunnelQuery(query_id, resource_id, None, question, asker.source.is_ipv6))
+            case None if asker.transport == "tcp":
+                self._tcp.handle_answer(asker, None, now)
 
-    def _reply(self, reply: Reply) -> None:
-        self._packets.append(udp_packet(reply.asker.sentinel, reply.asker.source, reply.payload))
+    def _reply(self, reply: Reply, now: float) -> None:
+        if reply.asker.transport == "tcp":
+            self._tcp.handle_answer(reply.asker, reply.payload, now)
+        else:
+            self._packets.append(udp_packet(reply.asker.sentinel, reply.asker.source, reply.payload))
 
     def handle_query_response(self, query_id: int, payload: bytes | None, now: float) -> None:
         """Takes what became of a query that was forwarded."""
         reply = self.resolver.handle_response(query_id, payload, now)
         if reply is not None:
-            self._reply(reply)
+            self._reply(reply, now)
+            self._take_tcp_queries(now)
 
     # --- through the tunnel --------------------------------------------------------------------------------------
 
@@ -182,17 +197,19 @@ class ClientDns:
         self._sent_by_port = {port: sent for port, sent in self._sent_by_port.items() if now < sent.deadline}
         self.resolver.handle_timeout(now)
         while (reply := self.resolver.poll_reply()) is not None:
-            self._reply(reply)
+            self._reply(reply, now)
+        self._tcp.handle_timeout(now)
+        self._take_tcp_queries(now)
 
     def poll_timeout(self) -> float | None:
         """When something is due."""
         times = [sent.deadline for sent in self._sent_by_port.values()]
-        due = self.resolver.poll_timeout()
-        return min(times if due is None else [*times, due], default=None)
+        times += [at for at in (self.resolver.poll_timeout(), self._tcp.poll_timeout()) if at is not None]
+        return min(times, default=None)
 
     def poll_packet(self) -> bytes | None:
         """The next packet for the TUN device."""
-        return self._packets.popleft() if self._packets else None
+        return self._packets.popleft() if self._packets else self._tcp.poll_packet()
 
     def poll_forward(self) -> Forward | None:
         """The next query for a resolver that the host or the portal named."""

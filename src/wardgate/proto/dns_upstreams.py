@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Final
 
 from wardgate.wire.addresses import SocketAddr
@@ -62,7 +63,7 @@ class Sentinels:
     @property
     def upstream_by_sentinel(self) -> Mapping[IpAddress, Upstream | None]:
         """What the host is to be told, in order of preference."""
-        return dict(self._upstream_by_sentinel)
+        return MappingProxyType(self._upstream_by_sentinel)
 
     def set(self, upstreams: Iterable[Upstream]) -> bool:
         """Takes the upstreams in use now; returns whether the sentinels changed. Their mere order changes nothing."""
