@@ -304,7 +304,8 @@ class TunnelIo:
         """Takes duplicates of the sockets; packet-info options are set here."""
 
     def start(self) -> None: ...
-    def stop(self, timeout_s: float = 1.0) -> None: ...
+    def stop(self, timeout_s: float = 1.0) -> None:
+        """Ends the threads for good and lets go of the device and the sockets; `TunDevice.close` then closes it."""
     def send(self, datagrams: list[Datagram]) -> int:
         """Sends from Python; returns how many were handed to the kernel. Others are counted."""
 

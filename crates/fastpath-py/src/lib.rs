@@ -4,6 +4,7 @@ mod address;
 mod delay_line;
 mod engine;
 mod flow;
+mod io;
 mod noise;
 mod relay;
 mod upcall;
@@ -19,6 +20,8 @@ fn _fastpath(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::PeerActivity>()?;
     module.add_class::<flow::Flow>()?;
     module.add_class::<flow::FlowReport>()?;
+    module.add_class::<io::TunDevice>()?;
+    module.add_class::<io::TunnelIo>()?;
     module.add_class::<upcall::PacketUpcall>()?;
     module.add_class::<upcall::DatagramUpcall>()?;
     module.add_class::<upcall::SessionUpcall>()

@@ -11,22 +11,26 @@ pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }
 
+/// Declares a struct of counters that knows their names.
+#[macro_export]
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Packets, datagrams and requests by what became of them.
+    ($(#[$doc:meta])* pub struct $type:ident { $($(#[$field_doc:meta])* $name:ident,)* }) => {
+        $(#[$doc])*
         #[derive(Default)]
-        pub struct Counters { $($(#[$doc])* pub $name: AtomicU64,)* }
+        pub struct $type { $($(#[$field_doc])* pub $name: std::sync::atomic::AtomicU64,)* }
 
-        impl Counters {
+        impl $type {
             /// Name and value of each, in the order of declaration.
             pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name.load(Relaxed)),)*].into_iter()
+                [$((stringify!($name), self.$name.load(std::sync::atomic::Ordering::Relaxed)),)*].into_iter()
             }
         }
     };
 }
 
 counters! {
+    /// Packets, datagrams and requests by what became of them.
+    pub struct Counters {
     /// Packets of known flows that left as datagrams.
     packets_sealed,
     bytes_sealed,
@@ -64,4 +68,5 @@ counters! {
     flows_expired,
     flows_refused_bound,
     flows_refused_taken,
+}
 }
