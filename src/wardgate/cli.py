@@ -24,7 +24,7 @@ PARTS: Final = {
     "relay": Part("wardgate.relay.main", "Run a relay: STUN and TURN over UDP, joined to the portal."),
     "portal": Part("wardgate.portal.main", "Run the portal, and set its database up."),
     "admin": Part("wardgate.admin.main", "Manage an account through the portal's REST API."),
-    "lab": Part("wardgate.lab.main", "A small internet in network namespaces, to try things in."),
+    "lab": Part("wardgate.lab.cli", "A small internet in network namespaces, to try things in."),
 }
 
 
