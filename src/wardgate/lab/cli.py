@@ -47,7 +47,8 @@ def up(
 
     Meanwhile, in another terminal: `wardgate lab shell client`, or `wardgate lab run portal -- ip address`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         link = Link(delay_ms, rate_mbit or None, loss, mtu)
         topology = topologies.demo(

@@ -116,7 +116,7 @@ class Site:
         ipv4: The local network; the router has its first address.
         public_ipv4: The address it has on the wan.
         hosts: The machines on the local network.
-        nat: How the router translates. A bare `NatKind` is `Nat(kind)`.
+        nat: How the router translates.
         ipv6: The local network; never translated, and filtered by state unless the kind is `NONE`.
         public_ipv6: The router's address on the wan, needed for `ipv6`.
         link: The wire between the router and the wan.
@@ -133,8 +133,6 @@ class Site:
 
     def __post_init__(self) -> None:
         _check_name(self.name, MAX_NAME - len(_ROUTER_SUFFIXES[0]))
-        if isinstance(self.nat, NatKind):
-            object.__setattr__(self, "nat", Nat(self.nat))
         if (self.ipv6 is None) != (self.public_ipv6 is None):
             raise LabError(f"site {self.name} needs both an IPv6 network and an IPv6 address on the wan, or neither")
         for host in self.hosts:

@@ -1,0 +1,86 @@
+"""The lab without root: the same program as another user, where unprivileged user namespaces are allowed."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import wardgate
+
+pytestmark = pytest.mark.netns
+
+NOBODY = 65_534
+PROGRAM = """
+import os, sys
+from wardgate.lab import Lab, topologies
+assert os.geteuid() != 0
+with Lab(topologies.demo()) as lab:
+    client = lab.node("client")
+    client.run(["ping", "-c1", "-W2", "portal"]).check()
+    client.run(["sh", "-c", "echo nameserver 100.100.111.1 > /etc/resolv.conf"]).check()
+    client.run(["ip", "tuntap", "add", "dev", "tun-test", "mode", "tun"]).check()
+    with lab.node("app").socket() as made:
+        made.bind(("10.9.0.2", 53))
+    lab.set_link("client-nat", __import__("wardgate.lab").lab.Link(loss=1))
+    assert client.run(["ping", "-c1", "-W1", "portal"]).returncode == 1
+print("done")
+"""
+
+
+def test_lab_works_without_root(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False)
+    else:
+        done = run_as_nobody(tmp_path)
+    if "LabUnavailable" in done.stderr:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def run_as_nobody(tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Copies the sources to where everybody can read them, for the repository may be in root's home."""
+    python = readable_python()
+    copy = tmp_path / "src" / "wardgate"
+    shutil.copytree(Path(wardgate.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__", "static"))
+    libraries = [Path(path) for path in sys.path if path.endswith("site-packages")]
+    if not all(readable(path) for path in libraries):
+        shutil.copytree(libraries[0] / "pyroute2", tmp_path / "src" / "pyroute2")
+        libraries = []
+    for place in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        place.chmod(place.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "src"), *map(str, libraries)]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return subprocess.run(
+        [python, "-c", PROGRAM],
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def readable_python() -> str:
+    """An interpreter of our version that others may start; a virtual environment's can be a link into root's home."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (os.path.realpath(sys.executable), f"/usr/bin/{version}"):
+        if os.path.exists(candidate) and readable(Path(candidate)):
+            return candidate
+    pytest.skip("no interpreter that another user may start")
+
+
+def readable(path: Path) -> bool:
+    real = path.resolve()
+    return all(place.stat().st_mode & stat.S_IXOTH for place in (real, *real.parents))
