@@ -167,12 +167,23 @@ def test_a_resolver_that_the_portal_names_is_asked_through_the_tunnel_if_it_is_b
     assert [packet.destination_port for packet in lab.lan.received] == [53]
 
 
-def test_a_tcp_query_is_refused_at_once() -> None:
+def test_a_tcp_query_is_answered_without_waiting() -> None:
     lab = product()
+    lab.lan.names["app.example"] = (APP,)
+    lab.portal.allow(name())
+    lab.run(0.1)
     assert lab.client.tun is not None
+    host = SocketAddr(str(CLIENT_V4), 40000)
     sentinel = SocketAddr(str(lab.client.tun.dns_servers[0]), 53)
+    question = bytes.fromhex("00070100000100000000000003617070076578616d706c650000010001")
 
-    lab.client.send(ip.tcp_packet(SocketAddr(str(CLIENT_V4), 40000), sentinel, ip.SYN))
+    lab.client.send(ip.tcp_packet(host, sentinel, ip.SYN, sequence=10))
+    (greeting,) = lab.client.packets()
+    theirs = ip.tcp_header(greeting).sequence + 1
+    for payload in (b"", b"\0" + bytes((len(question),)) + question):
+        lab.client.send(ip.tcp_packet(host, sentinel, ip.ACK, sequence=11, acknowledgment=theirs, payload=payload))
 
-    (error,) = lab.client.packets()
-    assert (error.icmp_type, error.icmp_code) == (3, 3)
+    answer = b"".join(packet.payload for packet in lab.client.packets()[1:])
+    assert len(answer) == 2 + int.from_bytes(answer[:2], "big")
+    assert answer[2:4] == b"\0\7"
+    assert answer.count(bytes((100, 96, 0))) == 4

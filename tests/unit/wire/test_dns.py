@@ -22,7 +22,7 @@ from wardgate.wire.dns import (
     relay_answer,
 )
 
-QUERY = dns.message.make_query("a.example", "A").to_wire()
+QUERY = dns.message.make_query("a.example", "A", id=1).to_wire()
 PROXY_V4 = [ip_address(f"100.96.0.{n}") for n in range(1, 5)]
 PROXY_V6 = [ip_address(f"fd00:2021:1111:8000::{n}") for n in range(4)]
 
