@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from wardgate import __version__
 from wardgate.portal.api.app import mount
 from wardgate.portal.api.context import ApiContext
 from wardgate.portal.changes import Dispatcher
@@ -67,20 +67,13 @@ def create_app(
                     await task
             await hub.db.close()
 
-    app = FastAPI(title="Wardgate", version=_version(), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Wardgate", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.hub = hub
     app.router.routes.extend(Sockets(hub).routes())
     _add_health(app, hub, state)
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
     mount(app, ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip))
     return app
-
-
-def _version() -> str:
-    try:
-        return version("wardgate")
-    except PackageNotFoundError:
-        return "0.0.0"
 
 
 def _add_health(app: FastAPI, hub: Hub, state: _State) -> None:

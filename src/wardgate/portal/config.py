@@ -1,9 +1,12 @@
-"""The portal's settings: flags over environment over defaults, checked at start.
+"""The portal's settings: flags over environment over a TOML file over defaults, checked at start.
 
 Each is read from `WARDGATE_<NAME>`; where Firezone has a name for it, that one works as well.
 """
 
+import os
+import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -82,15 +85,40 @@ class Settings(BaseSettings):
         return tuple(ip_network(one) for one in self.trusted_proxies)
 
 
-def read_settings(**flags: Any) -> Settings:
+def read_settings(config: Path | None = None, **flags: Any) -> Settings:
     """The settings; flags that are `None` were not given.
+
+    Args:
+        config: A TOML file with settings by name, which flags and the environment override.
 
     Raises:
         SettingError: One is not acceptable; the text names it and what is.
     """
+    given = {name: value for name, value in flags.items() if value is not None}
+    from_file = {name: value for name, value in _read_file(config).items() if not _is_in_environment(name)}
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        return Settings(**{**from_file, **given})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = str(first["loc"][0]).removeprefix("WARDGATE_").lower() if first["loc"] else "setting"
-        raise SettingError(f"{name}: {first['msg']}") from None
+        raise SettingError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _read_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = {key.replace("-", "_"): value for key, value in tomllib.loads(path.read_text()).items()}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"config: {path} cannot be read: {error}") from None
+    unknown = sorted(set(values) - set(Settings.model_fields))
+    if unknown:
+        accepted = ", ".join(sorted(Settings.model_fields))
+        raise SettingError(f"config: {path} holds {', '.join(unknown)}; accepted are {accepted}")
+    return values
+
+
+def _is_in_environment(name: str) -> bool:
+    alias = Settings.model_fields[name].validation_alias
+    names = alias.choices if isinstance(alias, AliasChoices) else []
+    return any(isinstance(one, str) and one != name and one in os.environ for one in names)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import structlog
@@ -61,10 +62,12 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option("--log-level", help="debug, info, warning or error [env: WARDGATE_LOG_LEVEL]")
     ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A TOML file with settings by name.")] = None,
 ) -> None:
     """Serve devices, the REST API and the pages until stopped."""
+    flags = {"listen": listen, "database": database, "external_url": external_url, "log_level": log_level}
     with _reported():
-        settings = read_settings(listen=listen, database=database, external_url=external_url, log_level=log_level)
+        settings = read_settings(config, **flags)
         configure_logging(settings.log_level)
         _Server(uvicorn.Config(create_app(settings), **uvicorn_options(settings))).run_or_exit(settings)
 
@@ -86,6 +89,11 @@ class _Server(uvicorn.Server):
             raise
         if not self.started:
             raise SettingError("the portal could not start, see the error above")
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Ends in an orderly way; a signal that asked for it is answered, so the exit status is 0."""
+        await super().shutdown(sockets)
+        self._captured_signals.clear()
 
     async def startup(self, sockets: Any = None) -> None:
         """Starts, and prints the address once connections are taken."""
@@ -256,3 +264,9 @@ def configure_logging(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(logging.WARNING, getattr(logging, level.upper())), stream=sys.stderr)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
+
+
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """Leaves out what uvicorn says of a websocket that was answered with a status: we have logged the refusal."""
+    return "without completing handshake" not in record.getMessage()

@@ -121,11 +121,12 @@ class UnitOfWork(Scope):
             self._changes.append(Change(row.__tablename__, "insert", None, as_json(row)))
 
     async def update(self, row: Base, *, unique: str | None = None, silent: bool = False, **values: Any) -> bool:
-        """Sets columns; whether anything is different now.
+        """Sets columns of a row that this unit has read; whether anything is different now.
 
         Raises:
             InvalidInput: The row collides with another one.
         """
+        assert row in self.session, "a row of another session would be changed in memory alone"
         before = as_json(row)
         changed = {name: value for name, value in values.items() if getattr(row, name) != value}
         if not changed:
@@ -138,15 +139,17 @@ class UnitOfWork(Scope):
         return True
 
     async def delete(self, row: Base) -> None:
-        """Removes a row and, before it, all rows that exist only because of it."""
+        """Removes a row that this unit has read and, before it, all rows that exist only because of it."""
+        assert row in self.session, "a row of another session would not be deleted"
         for child_table, constraint in _cascades(type(row)):
             condition = [
                 element.parent == getattr(row, element.column.key) for element in constraint.elements
             ]  # each referencing column equals the referenced one
             for child in (await self.session.scalars(select(child_table).where(*condition))).all():
-                await self.delete(child)
+                if child in self.session:
+                    await self.delete(child)
         if inspect_row(row).deleted or row not in self.session:
-            return
+            return  # a second path of references led here
         before = as_json(row)
         await self.session.delete(row)
         await self.session.flush()

@@ -22,7 +22,7 @@ from wardgate.wire import portal
 from wardgate.wire.portal import ApiVersion, Frame, Json, Message, Topic
 
 V1, V2 = ApiVersion.V1, ApiVersion.V2
-WAIT_S = 5.0
+WAIT_S = 20.0
 CLIENT_AGENT = "Debian/12.0.0 headless-client/1.5.11 (x86_64; 6.18)"
 GATEWAY_AGENT = "Debian/12.0.0 gateway/1.5.3 (x86_64; 6.18)"
 RELAY_AGENT = "Debian/12.0.0 relay/0.1.0 (x86_64; 6.18)"

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.unit.portal.helpers import Lab
-from tests.unit.portal.sockets.harness import V1, V2, Peer, PortalUnderTest, key
+from tests.unit.portal.sockets.harness import V1, V2, WAIT_S, Peer, PortalUnderTest, key
 from wardgate.ids import GatewayId, ResourceId
 from wardgate.portal.db import outbox
 from wardgate.portal.services import accounts, actors, groups, policies, resources, sites, tokens
@@ -512,7 +512,7 @@ async def test_a_client_that_comes_back_takes_the_place_of_its_older_connection(
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Waits until the portal has noticed something."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
