@@ -1,11 +1,11 @@
 """The relay's settings: checked once, each named as on the command line when it is wrong."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from wardgate.errors import SettingError
-from wardgate.proto.portal_login import bearer, login_url
+from wardgate.proto.portal_login import login_url
 from wardgate.proto.turn_server import TurnConfig
+from wardgate.settings import check_api_url
 from wardgate.wire.addresses import SocketAddr
 
 
@@ -50,16 +50,7 @@ class RelaySettings:
             )
         if self.lowest_port > self.highest_port:
             raise SettingError(f"--lowest-port {self.lowest_port} is above --highest-port {self.highest_port}")
-        if not self.api_url:
-            raise SettingError("--api-url (WARDGATE_API_URL) is missing: the portal, as wss://host")
-        try:
-            self.portal_url()
-        except ValueError as error:
-            raise SettingError(f"--api-url: {error}") from None
-        try:
-            bearer(self.token)
-        except ValueError as error:
-            raise SettingError(f"WARDGATE_TOKEN: {error}") from None
+        check_api_url(self.api_url, "relay")
 
     def portal_url(self) -> str:
         """The websocket that the relay joins."""
@@ -74,35 +65,3 @@ class RelaySettings:
     def turn_config(self) -> TurnConfig:
         """What of this concerns the TURN server."""
         return TurnConfig(self.public_ipv4, self.public_ipv6, self.listen_port, self.lowest_port, self.highest_port)
-
-
-def parse_health_address(text: str) -> SocketAddr | None:
-    """Reads `<address>:<port>`, or `none`.
-
-    Raises:
-        SettingError: It is neither.
-    """
-    try:
-        return None if text == "none" else SocketAddr.parse(text)
-    except ValueError:
-        raise SettingError(f"--health-check-addr {text!r} is neither <address>:<port> nor none") from None
-
-
-def read_token(value: str | None, file: Path | None) -> str:
-    """The token from the environment, or from a file that either names.
-
-    Raises:
-        SettingError: There is no token, or its file cannot be read.
-    """
-    if file is None and value is not None and value.startswith("/") and Path(value).is_file():
-        file = Path(value)
-    if file is not None:
-        try:
-            value = file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingError(f"--token-file {file} cannot be read: {error}") from None
-    if value is None or not value.strip():
-        raise SettingError(
-            "the relay's token is missing: set WARDGATE_TOKEN (or FIREZONE_TOKEN) in the environment, or --token-file"
-        )
-    return value.strip()

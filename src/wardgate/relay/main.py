@@ -2,33 +2,33 @@
 
 import asyncio
 import os
-import platform
 import signal
-import sys
-from typing import NoReturn, Protocol
+from typing import Final, Protocol
 
 import structlog
 import typer
 import uvloop
 
-from wardgate import __version__
 from wardgate._fastpath import RelayIo
 from wardgate.errors import SettingError
 from wardgate.io import clock
 from wardgate.io.health import HealthServer
+from wardgate.io.host import host_user_agent, notify_service_manager
 from wardgate.io.relay_sockets import Addr, RelaySockets
 from wardgate.io.websocket import PortalLink
+from wardgate.logs import configure_logs
 from wardgate.proto.portal_link import Fatal, LinkDown, LinkUp, RetryPolicy
-from wardgate.proto.portal_login import user_agent
 from wardgate.proto.turn_server import AddChannel, ClosePort, OpenPort, RemoveChannel, TurnEvent
 from wardgate.relay import metrics, options
-from wardgate.relay.config import RelaySettings, parse_health_address, read_token
+from wardgate.relay.config import RelaySettings
 from wardgate.relay.state import RelayState
+from wardgate.settings import fail, forget_token, parse_listen_address, read_token
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.stun import AddressFamily
 
-UPCALL_BATCH = 256
-MAX_PARTITION_S = 86_400.0
+PROGRAM: Final = "wardgate relay"
+UPCALL_BATCH: Final = 256
+MAX_PARTITION_S: Final = 86_400.0
 
 log = structlog.get_logger("relay")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -152,7 +152,7 @@ async def serve(settings: RelaySettings) -> str | None:
         token=settings.token,
         topic="relay",
         join_payload=state.join_payload(),
-        user_agent=_user_agent(),
+        user_agent=host_user_agent("relay"),
         policy=RetryPolicy(first_budget_s=MAX_PARTITION_S, budget_s=MAX_PARTITION_S),
     )
     stopping = asyncio.Event()
@@ -179,6 +179,7 @@ async def _follow(link: PortalLink, state: RelayState) -> str | None:
             case LinkUp():
                 state.handle_portal_up()
                 log.info("portal joined", relay_id=state.relay_id)
+                notify_service_manager("READY=1")
             case LinkDown(reason, retry_in_s):
                 state.handle_portal_down()
                 log.warning("portal away, relaying goes on", reason=reason, retry_in_s=round(retry_in_s, 1))
@@ -219,15 +220,6 @@ def _open_forwarder(settings: RelaySettings) -> Forwarder:
     )
 
 
-def _user_agent() -> str:
-    try:
-        system = platform.freedesktop_os_release()
-    except OSError:
-        system = {}
-    name, version = system.get("NAME", "Linux").split()[0], system.get("VERSION_ID", "0")
-    return user_agent(name, version, "relay", __version__, platform.machine(), platform.release())
-
-
 @app.callback(invoke_without_command=True)
 def relay(
     public_ip4_addr: options.PublicIpv4 = None,
@@ -248,7 +240,7 @@ def relay(
     config: options.Config = None,
 ) -> None:
     """Run a relay: STUN and TURN over UDP, joined to the portal."""
-    _configure_log(log_format, log_level)
+    configure_logs(log_format, log_level)
     try:
         settings = RelaySettings(
             public_ipv4=public_ip4_addr,
@@ -259,43 +251,22 @@ def relay(
             lowest_port=lowest_port,
             highest_port=highest_port,
             api_url=api_url,
-            token=read_token(os.environ.get("WARDGATE_TOKEN") or os.environ.get("FIREZONE_TOKEN"), token_file),
+            token=read_token(os.environ, token_file),
             name=name,
-            health_address=parse_health_address(health_check_addr),
+            health_address=parse_listen_address(health_check_addr),
             native=native,
             segmentation=segmentation,
         )
         settings.check()
+        forget_token(os.environ)
     except SettingError as error:
-        _fail(str(error), 2)
+        fail(PROGRAM, str(error), 2)
     try:
         reason = uvloop.run(serve(settings))
     except OSError as error:
-        _fail(f"cannot listen: {error}", 1)
+        fail(PROGRAM, f"cannot listen: {error}", 1)
     if reason is not None:
-        _fail(reason, 1)
-
-
-def _configure_log(log_format: str, level: str) -> None:
-    as_json: list[structlog.typing.Processor] = [
-        structlog.processors.dict_tracebacks,
-        structlog.processors.JSONRenderer(),
-    ]
-    for_people: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *(as_json if log_format == "json" else for_people),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
-def _fail(text: str, status: int) -> NoReturn:
-    print(f"wardgate relay: {text}", file=sys.stderr)
-    raise typer.Exit(status)
+        fail(PROGRAM, reason, 1)
 
 
 if __name__ == "__main__":
