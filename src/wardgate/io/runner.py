@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
 
-from wardgate._fastpath import Engine, Upcall
+from wardgate._fastpath import DatagramUpcall, Engine, PacketUpcall, SessionUpcall
 from wardgate.errors import InterfaceLost, RemoteProtocolError
 from wardgate.io import clock
 from wardgate.io.loop import ControlLoop, DrivenState, Work
@@ -18,6 +18,7 @@ from wardgate.io.websocket import PortalLink
 from wardgate.proto.portal_link import Fatal, LinkDown, LinkUp, Message
 from wardgate.wire.portal import Json
 
+Upcall = PacketUpcall | DatagramUpcall | SessionUpcall
 WATCH_INTERVAL_S: Final = 0.5
 MAX_TASKS: Final = 1000
 GOODBYE_GRACE_S: Final = 0.05

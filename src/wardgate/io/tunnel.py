@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from wardgate._fastpath import Datagram, Engine, TunDevice, TunnelIo
+from wardgate._fastpath import Engine, TunDevice, TunnelIo
 from wardgate.errors import InterfaceLost
 from wardgate.io.udp import UdpSockets, open_udp_sockets
 
+Datagram = tuple[tuple[str, int] | None, tuple[str, int], bytes]
 STOP_TIMEOUT_S: Final = 1.0
 
 
