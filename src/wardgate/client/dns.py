@@ -203,7 +203,8 @@ class ClientDns:
 
     def poll_timeout(self) -> float | None:
         """When something is due."""
-        times = [sent.deadline for sent in self._sent_by_port.values()]
+        oldest = next(iter(self._sent_by_port.values()), None)
+        times = [] if oldest is None else [oldest.deadline]
         times += [at for at in (self.resolver.poll_timeout(), self._tcp.poll_timeout()) if at is not None]
         return min(times, default=None)
 

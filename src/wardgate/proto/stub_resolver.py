@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from wardgate.errors import RemoteProtocolError
 from wardgate.ids import ResourceId
+from wardgate.proto.deadlines import Deadlines
 from wardgate.proto.dns_cache import DnsCache
 from wardgate.proto.dns_upstreams import Doh, Sentinels, Upstream
 from wardgate.proto.proxy_ips import MAX_NAMES, Assignment, NamedResource, ProxyIps
@@ -111,7 +112,6 @@ class _Outstanding:
     wire_id: int
     any_id: bool
     is_cacheable: bool
-    deadline: float
 
 
 class StubResolver:
@@ -128,6 +128,7 @@ class StubResolver:
         self._sentinels = Sentinels()
         self._cache = DnsCache()
         self._outstanding: dict[int, _Outstanding] = {}
+        self._deadlines: Deadlines[int] = Deadlines()
         self._next_query_id = 1
         self._replies: deque[Reply] = deque()
         self._now = 0.0
@@ -266,7 +267,8 @@ class StubResolver:
         """Remembers who asked; gives our number for it and the query under an id that others cannot guess."""
         query_id, wire_id = self._next_query_id, 0 if any_id else int.from_bytes(self._random_bytes(2), "big")
         self._next_query_id += 1
-        self._outstanding[query_id] = _Outstanding(asker, query, wire_id, any_id, resource is None, deadline)
+        self._outstanding[query_id] = _Outstanding(asker, query, wire_id, any_id, resource is None)
+        self._deadlines.set(query_id, deadline)
         self._counters["forwarded" if resource is None else "to_site"] += 1
         return query_id, with_id(query.raw, wire_id)
 
@@ -296,7 +298,7 @@ class StubResolver:
             return None
         asker, query = waiting.asker, waiting.query
         if payload is None:
-            del self._outstanding[query_id]
+            self._forget(query_id)
             self._counters["failed"] += 1
             return Reply(asker, self._encode(asker, query, Rcode.SERVFAIL))
         try:
@@ -308,7 +310,7 @@ class StubResolver:
         if not is_answered or (response.id != waiting.wire_id and not waiting.any_id):
             self._counters["foreign_responses"] += 1
             return None
-        del self._outstanding[query_id]
+        self._forget(query_id)
         if waiting.is_cacheable and response.question is not None:
             self._cache.put(query, response, now)
         return Reply(asker, relay_answer(query, response, _limit(asker, query)))
@@ -316,15 +318,20 @@ class StubResolver:
     def handle_timeout(self, now: float) -> None:
         """Forgets queries that were not answered in time; over UDP the asker has long given up as well."""
         self._now = max(self._now, now)
-        for query_id in [key for key, one in self._outstanding.items() if now >= one.deadline]:
+        while (query_id := self._deadlines.pop_due(now)) is not None:
             waiting = self._outstanding.pop(query_id)
             self._counters["timed_out"] += 1
             if waiting.asker.transport == "tcp":
                 self._replies.append(Reply(waiting.asker, self._encode(waiting.asker, waiting.query, Rcode.SERVFAIL)))
 
+    def _forget(self, query_id: int) -> None:
+        del self._outstanding[query_id]
+        self._deadlines.discard(query_id)
+
     def reset(self) -> None:
         """Forgets what is under way and cached, as after a change of networks."""
         self._outstanding.clear()
+        self._deadlines = Deadlines()
         self._replies.clear()
         self._cache.clear()
 
@@ -336,7 +343,7 @@ class StubResolver:
         """When `handle_timeout` has something to do; due now while replies are queued."""
         if self._replies:
             return self._now
-        return min((one.deadline for one in self._outstanding.values()), default=None)
+        return self._deadlines.next_at()
 
 
 def _limit(asker: Asker, query: Query) -> int | None:
