@@ -289,8 +289,9 @@ class ClientProgram:
             "api_url": self._settings.api_url,
             "interface": self._settings.interface,
             "dns_control": self._settings.dns_method,
-            "portal_connected": self._runner.link.is_up,
             **self._state.snapshot(),
+            "portal": "connected" if self._runner.link.is_up else "away",
+            "portal_connections": self._runner.counters["portal_connections"],
         }
 
     def _metrics(self) -> bytes:

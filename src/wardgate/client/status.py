@@ -15,8 +15,7 @@ def render(status: Json, console: Console | None = None) -> None:
     """Prints the answer of a running client."""
     console = console or Console(highlight=False, soft_wrap=True)
     at = float(status.get("at") or time.time())
-    portal = "connected" if status.get("portal_connected") else "away"
-    console.print(f"portal      {status.get('api_url', '')} ({portal})", markup=False)
+    console.print(f"portal      {status.get('api_url', '')} ({status.get('portal', 'away')})", markup=False)
     console.print(f"interface   {status.get('interface', '')}  {'  '.join(status.get('addresses', []))}", markup=False)
     resources = status.get("resources", [])
     if not resources:

@@ -141,6 +141,7 @@ class Runner(Generic[MessageT, EventT]):
             match event:
                 case LinkUp():
                     log.info("portal joined")
+                    self.counters["portal_connections"] += 1
                     await self.loop.put(self._state.handle_portal_up)
                 case LinkDown(reason, retry_in_s):
                     log.warning("portal away", reason=reason, retry_in_s=round(retry_in_s, 2))
