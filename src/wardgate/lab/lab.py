@@ -29,6 +29,7 @@ from wardgate.lab.topology import Host, Link, Nat, NatKind, Topology
 
 READY_TIMEOUT_S = 20.0
 CLOSE_TIMEOUT_S = 10.0
+OPERATIONS_PER_REQUEST = 16
 
 
 class LinkCounters(NamedTuple):
@@ -62,6 +63,7 @@ class Lab:
         self.setup_s = 0.0
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
+        self._last_request = 0
         self._lifeline: int | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._nodes: dict[str, Node] = {}
@@ -135,8 +137,9 @@ class Lab:
         Raises:
             LabError: One failed; those before it are done, those after it are not.
         """
-        for operation in operations:
-            self._request({"request": "apply", "operations": [operation]})
+        for start in range(0, len(operations), OPERATIONS_PER_REQUEST):
+            batch = operations[start : start + OPERATIONS_PER_REQUEST]
+            self._request({"request": "apply", "operations": list(batch)})
 
     def set_link(self, name: str, link: Link) -> None:
         """Changes a wire while it is in use; loss of 1 cuts it.
@@ -215,15 +218,24 @@ class Lab:
         with self._lock:
             if self._control is None:
                 raise LabError("the lab is not running")
+            self._last_request += 1
             try:
-                messages.send(self._control, request, descriptors)
-                received = messages.receive(self._control)
+                messages.send(self._control, {**request, "number": self._last_request}, descriptors)
+                received = self._receive_reply(self._control, self._last_request)
             except OSError as error:
                 raise LabError(f"the lab's supervisor does not answer: {error}") from error
         if received is None:
             raise LabError("the lab's supervisor has ended")
         if "error" in received[0]:
             raise LabError(received[0]["error"])
+        return received
+
+    @staticmethod
+    def _receive_reply(control: socket.socket, number: int) -> tuple[Message, list[int]] | None:
+        """The reply to that request. An earlier one may still be there, if an exception cut its request short."""
+        while (received := messages.receive(control)) is not None and received[0].get("number") != number:
+            for descriptor in received[1]:
+                os.close(descriptor)
         return received
 
     def _start_supervisor(self) -> None:

@@ -44,6 +44,7 @@ class Network:
     def __init__(self, nodes: Mapping[str, _HasNetwork]) -> None:
         self._nodes = nodes
         self._netlink_by_node: dict[str, Any] = {}
+        self._indexes: dict[tuple[str, str], int] = {}
         self.delays = Delays()
         self._operations: dict[str, Callable[..., None]] = {
             "bridge": self.bridge,
@@ -135,8 +136,9 @@ class Network:
         """Removes an interface, and with it the other end of its wire."""
         if (node, interface) in self.delays:
             self.delays.remove((node, interface))
-            return
-        self._netlink_by_node[node].link("del", index=self._index(node, interface))
+        else:
+            self._netlink_by_node[node].link("del", index=self._index(node, interface))
+        self._indexes.clear()
 
     def attach(self, node: str, interface: str, bridge: str) -> None:
         """Plugs an interface into a switch."""
@@ -205,11 +207,12 @@ class Network:
         self._netlink_by_node[node].link("set", index=self._index(node, interface), gso_max_segs=segments)
 
     def _index(self, node: str, interface: str) -> int:
-        found = self._netlink_by_node[node].link_lookup(ifname=interface)
-        if not found:
-            raise OSError(f"{node} has no interface {interface}")
-        index: int = found[0]
-        return index
+        if (node, interface) not in self._indexes:
+            found = self._netlink_by_node[node].link_lookup(ifname=interface)
+            if not found:
+                raise OSError(f"{node} has no interface {interface}")
+            self._indexes[node, interface] = found[0]
+        return self._indexes[node, interface]
 
 
 def _write_sysctl(key: str, value: str) -> None:

@@ -139,8 +139,9 @@ class Process:
         return text if lines is None else "\n".join(text.splitlines()[-lines:])
 
     def _has_ended(self, timeout_s: float | None) -> bool:
-        readable, _, _ = select.select([self._pidfd], [], [], timeout_s)
-        return bool(readable)
+        waiting = select.poll()
+        waiting.register(self._pidfd, select.POLLIN)
+        return bool(waiting.poll(None if timeout_s is None else max(0.0, timeout_s * 1000)))
 
     def _ask_status(self) -> int:
         status = self._status_of(self._token)

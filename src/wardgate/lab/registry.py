@@ -80,7 +80,7 @@ def _running() -> list[PublishedLab]:
             pid = int(path.stem.removeprefix(PREFIX))
             value = json.loads(path.read_text(encoding="utf-8"))
             started, nodes = int(value["started"]), {str(name): int(holder) for name, holder in value["nodes"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, FileNotFoundError):
             path.unlink(missing_ok=True)
             continue
         if _start_time(pid) == started:

@@ -89,7 +89,7 @@ class Supervisor:
             # Whatever went wrong belongs to the request; the caller decides whether the lab can go on.
             reply = {"error": f"{type(error).__name__}: {error}"}
         try:
-            messages.send(self._control, reply, answered)
+            messages.send(self._control, {**reply, "number": request["number"]}, answered)
         except OSError:
             return False
         finally:
