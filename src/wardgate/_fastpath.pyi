@@ -347,6 +347,9 @@ class DelayLine:
 
 # --- relay -------------------------------------------------------------------------------------------------------------
 
+def decode_channel_data(datagram: bytes) -> tuple[int, bytes] | None:
+    """Channel and payload as the forwarder reads them; for tests."""
+
 @final
 class RelayIo:
     """A relay's sockets, and one native thread that forwards channel data between them without the GIL.

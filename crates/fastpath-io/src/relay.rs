@@ -25,6 +25,8 @@ const SEND_BUFFER: i32 = 2 << 20;
 /// What one receive may give: a whole coalesced batch.
 const SLOT: usize = 65_536;
 const EVENTS: usize = 256;
+/// No host may have more than this part of the waiting datagrams.
+const SHARES: usize = 2;
 const WAKE: u64 = u64::MAX;
 
 /// What a relay offers and how it works.
@@ -48,6 +50,32 @@ pub struct Upcall {
     pub payload: Vec<u8>,
 }
 
+/// Datagrams that wait for Python, and how many of them are of each host.
+#[derive(Default)]
+struct Ring {
+    waiting: VecDeque<Upcall>,
+    by_host: HashMap<IpAddr, usize>,
+}
+
+impl Ring {
+    fn push(&mut self, upcall: Upcall) {
+        *self.by_host.entry(upcall.source.ip()).or_default() += 1;
+        self.waiting.push_back(upcall);
+    }
+
+    fn pop(&mut self) -> Option<Upcall> {
+        let upcall = self.waiting.pop_front()?;
+        let host = upcall.source.ip();
+        if let Some(count) = self.by_host.get_mut(&host) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_host.remove(&host);
+            }
+        }
+        Some(upcall)
+    }
+}
+
 struct Socket {
     socket: UdpSocket,
     state: UdpSocketState,
@@ -62,7 +90,7 @@ struct Shared {
     counters: Arc<Counters>,
     sockets: RwLock<HashMap<Key, Arc<Socket>>>,
     epoll: OwnedFd,
-    upcalls: Mutex<VecDeque<Upcall>>,
+    upcalls: Mutex<Ring>,
     waiting: Event,
     wake: Event,
     stopping: AtomicBool,
@@ -169,10 +197,9 @@ impl Relay {
 
     /// Takes out at most `limit` waiting datagrams.
     pub fn poll_upcalls(&self, limit: usize) -> Vec<Upcall> {
-        let mut waiting = lock(&self.shared.upcalls);
-        let taken = limit.min(waiting.len());
-        let taken: Vec<_> = waiting.drain(..taken).collect();
-        if waiting.is_empty() {
+        let mut ring = lock(&self.shared.upcalls);
+        let taken = std::iter::from_fn(|| ring.pop()).take(limit).collect();
+        if ring.waiting.is_empty() {
             self.shared.waiting.clear();
         }
         taken
@@ -294,13 +321,17 @@ impl Shared {
     }
 
     fn raise(&self, upcall: Upcall) {
-        let mut waiting = lock(&self.upcalls);
-        if waiting.len() >= self.settings.upcall_capacity {
+        let mut ring = lock(&self.upcalls);
+        let capacity = self.settings.upcall_capacity;
+        if ring.waiting.len() >= capacity {
             return count(&self.counters.upcalls_dropped_full);
         }
+        if ring.by_host.get(&upcall.source.ip()).is_some_and(|waiting| waiting * SHARES >= capacity) {
+            return count(&self.counters.upcalls_dropped_share);
+        }
         count(&self.counters.upcalls);
-        waiting.push_back(upcall);
-        if waiting.len() == 1 {
+        ring.push(upcall);
+        if ring.waiting.len() == 1 {
             self.waiting.raise();
         }
     }

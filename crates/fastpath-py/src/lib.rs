@@ -16,7 +16,7 @@ fn _fastpath(module: &Bound<'_, PyModule>) -> PyResult<()> {
     noise::register(module)?;
     delay_line::register(module)?;
     module.add_class::<engine::Engine>()?;
-    module.add_class::<relay::RelayIo>()?;
+    relay::register(module)?;
     module.add_class::<engine::PeerActivity>()?;
     module.add_class::<flow::Flow>()?;
     module.add_class::<flow::FlowReport>()?;

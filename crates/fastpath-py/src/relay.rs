@@ -20,6 +20,17 @@ fn parse<T: std::str::FromStr>(text: Option<&str>) -> PyResult<Option<T>> {
     text.map(|text| text.parse().map_err(|_| PyValueError::new_err(format!("not an IP address: {text:?}")))).transpose()
 }
 
+/// Number and payload of channel data, as the forwarder reads it; `None` if it is none.
+#[pyfunction]
+pub fn decode_channel_data<'py>(py: Python<'py>, datagram: &[u8]) -> Option<(u16, Bound<'py, PyBytes>)> {
+    fastpath::relay::decode(datagram).map(|(number, payload)| (number, PyBytes::new(py, payload)))
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(decode_channel_data, module)?)?;
+    module.add_class::<RelayIo>()
+}
+
 #[pyclass(frozen, module = "wardgate._fastpath")]
 pub struct RelayIo(Relay);
 

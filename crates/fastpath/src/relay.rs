@@ -52,10 +52,10 @@ pub struct Channel {
 }
 
 macro_rules! counters {
-    ($($name:ident,)*) => {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Datagrams by what became of them.
         #[derive(Default)]
-        pub struct Counters { $(pub $name: AtomicU64,)* }
+        pub struct Counters { $($(#[$doc])* pub $name: AtomicU64,)* }
 
         impl Counters {
             /// Name and value of each, in the order of declaration.
@@ -70,7 +70,10 @@ counters! {
     forwarded_to_peer,
     forwarded_to_client,
     upcalls,
+    /// The ring was full.
     upcalls_dropped_full,
+    /// One host had too many waiting.
+    upcalls_dropped_share,
     dropped_source_port,
     dropped_unknown,
     dropped_malformed,
@@ -192,7 +195,7 @@ impl Tables {
         match datagram.first() {
             _ if client.port() == 0 => count(&counters.dropped_source_port),
             Some(0..=3) => return Verdict::Upcall,
-            Some(0x40..=0x7f) => match split(datagram) {
+            Some(0x40..=0x7f) => match decode(datagram) {
                 Some((number, payload)) => self.channel_data(client, number, payload, outbox),
                 None => count(&counters.dropped_malformed),
             },
@@ -237,10 +240,12 @@ impl Tables {
 }
 
 /// Number and payload of channel data; what stands behind the payload is padding.
-fn split(datagram: &[u8]) -> Option<(u16, &[u8])> {
+#[must_use]
+pub fn decode(datagram: &[u8]) -> Option<(u16, &[u8])> {
     let (header, rest) = datagram.split_first_chunk::<HEADER_SIZE>()?;
     let number = u16::from_be_bytes([header[0], header[1]]);
     let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    (0x4000..=0x7fff).contains(&number).then_some(())?;
     Some((number, rest.get(..length)?))
 }
 

@@ -16,9 +16,9 @@ STUN = bytes.fromhex("000100002112a442000000000000000000000000")
 
 
 @contextmanager
-def udp_socket() -> Iterator[socket.socket]:
+def udp_socket(host: str = HOST) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
-        own.bind((HOST, 0))
+        own.bind((host, 0))
         own.settimeout(2.0)
         yield own
 
@@ -44,7 +44,7 @@ class Native:
             bind6=None,
             public4=HOST,
             public6=None,
-            upcall_capacity=4,
+            upcall_capacity=8,
             gso=segmentation,
             gro=segmentation,
         )
@@ -123,7 +123,7 @@ def test_both_ends_may_use_the_same_relay(native: Native, client: socket.socket)
         assert other.recv(2000) == channel_data.encode(0x4002, b"hello")
 
 
-def test_stun_is_an_upcall_and_the_newest_is_dropped_when_the_ring_is_full(
+def test_stun_is_an_upcall_and_the_newest_is_dropped_when_too_many_wait(
     native: Native, client: socket.socket, peer: socket.socket
 ) -> None:
     for number in range(10):
@@ -137,7 +137,24 @@ def test_stun_is_an_upcall_and_the_newest_is_dropped_when_the_ring_is_full(
     assert select.select([native.io.upcall_fd()], [], [], 0.0)[0]
     assert len(native.io.poll_upcalls()) == 3
     assert not select.select([native.io.upcall_fd()], [], [], 0.0)[0]
-    assert native.io.counters()["upcalls_dropped_full"] == 6
+    assert native.io.counters()["upcalls_dropped_share"] == 6
+
+
+def test_one_host_leaves_room_in_the_ring_for_others(
+    native: Native, client: socket.socket, peer: socket.socket
+) -> None:
+    with udp_socket("127.0.0.2") as other, udp_socket("127.0.0.3") as third:
+        for sender in (client, client, other, third):
+            for _ in range(4):
+                sender.sendto(STUN, (HOST, native.listen_port))
+        client.sendto(channel_data.encode(0x4000, b"behind"), (HOST, native.listen_port))
+        assert peer.recv(2000) == b"behind"
+
+        waiting = [source[0] for _, source, _ in native.io.poll_upcalls()]
+
+    assert waiting == [HOST] * 4 + ["127.0.0.2"] * 4
+    counters = native.io.counters()
+    assert (counters["upcalls_dropped_share"], counters["upcalls_dropped_full"]) == (4, 4)
 
 
 def test_a_removed_channel_and_a_closed_port_carry_nothing(

@@ -4,9 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wardgate._fastpath import decode_channel_data
 from wardgate.errors import LocalProtocolError, RemoteProtocolError
 from wardgate.wire import channel_data
 from wardgate.wire.channel_data import ChannelData
+
+
+def frame_like(channel: int, length: int, payload: bytes) -> bytes:
+    return channel.to_bytes(2, "big") + length.to_bytes(2, "big") + payload
 
 
 @given(st.integers(0x4000, 0x7FFF), st.binary(max_size=2000))
@@ -25,6 +30,21 @@ def test_any_bytes_give_a_frame_or_an_error(datagram: bytes, exact: bool) -> Non
         return
     assert channel_data.is_channel_data(datagram)
     assert datagram.startswith(channel_data.encode(channel, payload))
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=40),
+        st.builds(frame_like, st.integers(0, 0xFFFF), st.integers(0, 12), st.binary(max_size=12)),
+    )
+)
+def test_the_native_forwarder_reads_the_same(datagram: bytes) -> None:
+    try:
+        ours = tuple(channel_data.decode(datagram))
+    except RemoteProtocolError:
+        ours = None
+
+    assert decode_channel_data(datagram) == ours
 
 
 def test_padding_is_dropped_by_a_relay_and_refused_by_a_client() -> None:
