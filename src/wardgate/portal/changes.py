@@ -72,9 +72,20 @@ class Dispatcher:
         if not entries:
             return False
         for _, group in groupby(entries, key=lambda entry: entry.commit_id):
-            await self._dispatch_commit(list(group))
+            await self._dispatch_surely(list(group))
         await outbox.remove(self._hub.db, entries)
         return len(entries) >= outbox.BATCH
+
+    async def _dispatch_surely(self, entries: Sequence[OutboxEntry]) -> None:
+        """Dispatches one commit; if that fails, its account's devices start afresh instead of missing something."""
+        try:
+            await self._dispatch_commit(entries)
+        except Exception:
+            self._hub.metrics.failures.labels("dispatch").inc()
+            log.exception("a change could not be dispatched", account_id=entries[0].account_id)
+            account_id = AccountId(entries[0].account_id or "")
+            for channel in [*self._hub.presence.clients(account_id), *self._hub.presence.gateways(account_id)]:
+                channel.close()
 
     async def _dispatch_commit(self, entries: Sequence[OutboxEntry]) -> None:
         account_id = entries[0].account_id
@@ -157,7 +168,7 @@ class Dispatcher:
             before, after = entry.before or {}, entry.after or {}
             if before["config"] != after["config"]:
                 for client in self._hub.presence.clients(scope.account_id):
-                    await client.announce_config()
+                    client.announce_config(after["config"])
             if before["slug"] != after["slug"]:
                 for gateway in self._hub.presence.gateways(scope.account_id):
                     await gateway.send_init()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from wardgate.errors import NotFound
 from wardgate.ids import AccountId, ActorId, ClientId, GatewayId, ResourceId, TokenId
@@ -279,11 +279,9 @@ class ClientChannel(Channel):
         """Whether any listed pool has a device with that address."""
         return any(address in pool_addresses(view) for view in self._views.values())
 
-    async def announce_config(self) -> None:
+    def announce_config(self, config: dict[str, Any]) -> None:
         """The account's network configuration changed."""
-        async with self.hub.db.scoped(self.subject) as scope:
-            account = await scope.account()
-        self.push(portal.ConfigChanged(interface=views.interface(self.device, account.config)))
+        self.push(portal.ConfigChanged(interface=views.interface(self.device, config)))
 
     # --- as the target of others --------------------------------------------------------------------------------------
 

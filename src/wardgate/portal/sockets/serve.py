@@ -107,10 +107,11 @@ async def serve(hub: Hub, websocket: WebSocket, transport: SocketTransport, chan
     finally:
         watch.stop()
         channel.leave()
-        reader.cancel()
         over.cancel()
         transport.close(CLOSE_FAILURE)
-        await asyncio.wait({writer}, timeout=_CLOSE_WAIT_S)
+        # What is being handled is let finish: half a database transaction helps nobody.
+        await asyncio.wait({reader, writer}, timeout=_CLOSE_WAIT_S)
+        reader.cancel()
         writer.cancel()
 
 
