@@ -53,13 +53,14 @@ impl Sockets {
         Ok(Self { v4: take(v4)?, v6: take(v6)? })
     }
 
-    fn send(&self, queue: &SendQueue, counters: &IoCounters) -> usize {
+    /// Sends the first `upto` sends and returns how many datagrams the kernel took.
+    fn send(&self, queue: &SendQueue, upto: usize, counters: &IoCounters) -> usize {
         let mut sent = 0;
         for (socket, is_v6) in [(&self.v4, false), (&self.v6, true)] {
             match socket {
-                Some(socket) => sent += socket.send(queue, counters),
+                Some(socket) => sent += socket.send(queue, upto, counters),
                 None => {
-                    let homeless = queue.sends().iter().filter(|send| send.to.remote.is_ipv6() == is_v6);
+                    let homeless = queue.sends()[..upto].iter().filter(|send| send.to.remote.is_ipv6() == is_v6);
                     add(&counters.udp_no_socket, homeless.map(|send| send.segments).sum());
                 }
             }
@@ -163,7 +164,7 @@ impl TunnelIo {
             let to = Destination { local: *local, remote: *remote, ecn: 0 };
             queue.append(to, payload.len()).copy_from_slice(payload);
         }
-        sockets.send(&queue, &self.shared.counters)
+        sockets.send(&queue, queue.sends().len(), &self.shared.counters)
     }
 
     /// Writes packets to the TUN device and returns how many it took.
@@ -239,31 +240,50 @@ fn tun_to_net(shared: &Shared, tun: &Tun) -> io::Result<()> {
     let mut buffer = vec![0; MAX_READ];
     let mut queue = SendQueue::new(true);
     let mut from_tun = FromTun::default();
+    let mut reads = 0;
     while !shared.is_stopping.load(Relaxed) {
-        let mut reads = 0;
-        let is_drained = loop {
-            match tun.read(&mut buffer) {
-                Ok(len) => take_tun_packet(shared, &mut from_tun, &mut buffer[..len], &mut queue),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        match tun.read(&mut buffer) {
+            Ok(len) => {
+                take_tun_packet(shared, &mut from_tun, &mut buffer[..len], &mut queue);
+                reads += 1;
+                if reads == READS_PER_SEND {
+                    send(shared, &mut queue, Queued::All);
+                    reads = 0;
+                } else if queue.is_full() {
+                    send(shared, &mut queue, Queued::Closed);
+                }
             }
-            reads += 1;
-            if queue.is_full() || reads == READS_PER_SEND {
-                break false;
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                send(shared, &mut queue, Queued::All);
+                reads = 0;
+                wait([(tun.fd(), libc::POLLIN), (shared.stop.fd(), libc::POLLIN)], -1);
             }
-        };
-        if !queue.is_empty() {
-            let sockets = shared.sockets.load();
-            sockets.send(&queue, &shared.counters);
-            queue.clear();
-            queue.set_gso(sockets.has_gso());
-        }
-        if is_drained {
-            wait([(tun.fd(), libc::POLLIN), (shared.stop.fd(), libc::POLLIN)], -1);
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// What of a queue is to be sent.
+enum Queued {
+    All,
+    /// All but the newest, if the next packet may still join it.
+    Closed,
+}
+
+fn send(shared: &Shared, queue: &mut SendQueue, which: Queued) {
+    let upto = match which {
+        Queued::All => queue.sends().len(),
+        Queued::Closed => queue.closed(),
+    };
+    if upto == 0 {
+        return;
+    }
+    let sockets = shared.sockets.load();
+    sockets.send(queue, upto, &shared.counters);
+    queue.discard(upto);
+    queue.set_gso(sockets.has_gso());
 }
 
 fn take_tun_packet(shared: &Shared, from_tun: &mut FromTun, read: &mut [u8], queue: &mut SendQueue) {

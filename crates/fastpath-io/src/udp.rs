@@ -109,7 +109,7 @@ impl UdpSocket {
         })?;
         for index in 0..taken as usize {
             let header = &headers[index];
-            let told = controls[index].parse(header.msg_hdr.msg_controllen as usize);
+            let told = controls[index].parse(header.msg_hdr.msg_controllen as _);
             let len = header.msg_len as usize;
             let remote = addresses[index].decode();
             if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || remote.is_none() {
@@ -128,13 +128,14 @@ impl UdpSocket {
         Ok(())
     }
 
-    /// Sends what `queue` holds for this socket's family; errors are counted and cost their own datagrams only.
+    /// Sends the first `upto` sends of `queue` that are of this socket's family; errors are counted and cost their own
+    /// datagrams only.
     ///
     /// Returns how many datagrams the kernel took.
-    pub fn send(&self, queue: &SendQueue, counters: &IoCounters) -> usize {
+    pub fn send(&self, queue: &SendQueue, upto: usize, counters: &IoCounters) -> usize {
         let mut batch: Vec<&Send> = Vec::new();
         let mut sent = 0;
-        for send in queue.sends().iter().filter(|send| send.to.remote.is_ipv6() == self.is_v6) {
+        for send in queue.sends()[..upto].iter().filter(|send| send.to.remote.is_ipv6() == self.is_v6) {
             batch.push(send);
             if batch.len() == MAX_SENDS {
                 sent += self.send_batch(queue, &batch, counters);

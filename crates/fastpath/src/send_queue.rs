@@ -7,8 +7,8 @@ use std::ops::Range;
 const MAX_SEGMENTS: usize = 64;
 /// The longest payload of one UDP send over IPv4.
 const MAX_SEND: usize = 65507;
-/// So much waiting is worth a send at once.
-const FULL: usize = 128 * 1024;
+/// So much waiting is worth a send at once: as much as one send can take.
+const FULL: usize = MAX_SEND - 2048;
 
 /// Where a datagram goes and with which ECN mark; only equal ones share a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,15 @@ impl SendQueue {
         &mut self.arena[range]
     }
 
+    /// How many sends, from the oldest, no further datagram of the same size could join.
+    #[must_use]
+    pub fn closed(&self) -> usize {
+        match self.sends.last() {
+            Some(newest) if newest.has_room(newest.segment, self.max_segments) => self.sends.len() - 1,
+            _ => self.sends.len(),
+        }
+    }
+
     /// The sends in order.
     #[must_use]
     pub fn sends(&self) -> &[Send] {
@@ -91,18 +100,30 @@ impl SendQueue {
 
     /// The datagrams of a send, one by one.
     pub fn datagrams<'a>(&'a self, send: &Send) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.payload(send).chunks(send.segment.max(1))
+        let (payload, segment) = (self.payload(send), send.segment);
+        // Not `chunks`, which has none of an empty payload: an empty datagram is a datagram.
+        (0..send.segments).map(move |at| &payload[at * segment..((at + 1) * segment).min(payload.len())])
     }
 
-    pub fn clear(&mut self) {
-        self.used = 0;
-        self.sends.clear();
+    /// Forgets the oldest `count` sends.
+    pub fn discard(&mut self, count: usize) {
+        self.sends.drain(..count);
+        let start = self.sends.first().map_or(self.used, |send| send.range.start);
+        if start == 0 {
+            return;
+        }
+        self.arena.copy_within(start..self.used, 0);
+        self.used -= start;
+        for send in &mut self.sends {
+            send.range = send.range.start - start..send.range.end - start;
+        }
     }
 }
 
 impl Send {
     fn has_room(&self, len: usize, max_segments: usize) -> bool {
-        self.segments < max_segments
+        len > 0
+            && self.segments < max_segments
             && len <= self.segment
             && self.range.len() == self.segments * self.segment
             && self.range.len() + len <= MAX_SEND
@@ -122,7 +143,7 @@ mod tests {
     proptest! {
         #[test]
         fn datagrams_leave_whole_and_in_order(
-            datagrams in proptest::collection::vec((1u16..3, 1usize..2000, any::<u8>()), 0..300),
+            datagrams in proptest::collection::vec((1u16..3, 0usize..2000, any::<u8>()), 0..300),
             gso: bool,
         ) {
             let mut queue = SendQueue::new(gso);
@@ -133,10 +154,29 @@ mod tests {
             for send in queue.sends() {
                 prop_assert!(send.segments <= MAX_SEGMENTS && queue.payload(send).len() <= MAX_SEND);
                 prop_assert_eq!(queue.datagrams(send).count(), send.segments);
-                sent.extend(queue.datagrams(send).map(|d| (send.to.remote.port(), d.len(), d[0])));
+                sent.extend(queue.datagrams(send).map(|d| (send.to.remote.port(), d.len(), d.first().copied())));
             }
-            prop_assert_eq!(sent, datagrams);
+            let expected: Vec<_> =
+                datagrams.iter().map(|(port, len, fill)| (*port, *len, (*len > 0).then_some(*fill))).collect();
+            prop_assert_eq!(sent, expected);
         }
+    }
+
+    #[test]
+    fn what_is_not_sent_yet_moves_to_the_front() {
+        let mut queue = SendQueue::new(true);
+        for fill in 0..60 {
+            queue.append(to(1), 1300).fill(fill);
+        }
+        assert_eq!((queue.closed(), queue.is_full()), (1, true));
+
+        queue.discard(1);
+        queue.append(to(1), 1300).fill(60);
+
+        let left: Vec<u8> = queue.datagrams(&queue.sends()[0]).map(|datagram| datagram[0]).collect();
+        assert_eq!(left, (50..=60).collect::<Vec<u8>>());
+        queue.discard(1);
+        assert!(queue.is_empty());
     }
 
     #[test]
