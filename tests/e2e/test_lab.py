@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,30 @@ def test_programs_may_make_tun_devices_and_policy_routes(lab: Lab) -> None:
     assert "dev tun-test" in lab.node("client").run(["sh", "-c", script]).check().stdout
 
 
+def test_calls_from_other_threads_do_not_wait_for_each_other(lab: Lab) -> None:
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(lab.node("client").run, ["sh", "-c", "read line; echo $line"], stdin=b"")
+        waiting = lab.node("app").spawn(["sleep", "1000"])
+        quick = [pool.submit(lab.node(name).run, ["hostname"]) for name in ("portal", "app", "client") * 3]
+        names = [future.result(20).stdout.strip() for future in quick]
+        assert waiting.running
+        assert slow.result(20).stdout == "\n"
+        waiting.kill()
+
+    assert names == ["portal", "app", "client"] * 3
+
+
+def test_orphans_end_with_the_lab() -> None:
+    with Lab(topologies.demo()) as lab:
+        done = lab.node("client").run(["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo started"])
+        assert done.stdout == "started\n"
+        namespace = f"/proc/{lab.node('client').holder_pid}/ns/pid"
+        inside = [pid for pid in _pids() if _same_namespace(pid, namespace)]
+        assert len(inside) > 11
+
+    assert not any(_exists(pid) for pid in inside)
+
+
 def test_unknown_node_is_named(lab: Lab) -> None:
     with pytest.raises(LabError, match="no node 'moon'; there are wan, portal"):
         lab.node("moon")
@@ -145,6 +170,19 @@ def test_nothing_is_left_when_the_body_raises() -> None:
     assert not any(_exists(pid) for pid in pids)
 
 
+def test_killed_supervisor_takes_everything_with_it_and_the_caller_is_told() -> None:
+    with Lab(topologies.demo()) as lab:
+        process = lab.node("client").spawn(["sleep", "1000"])
+        pids = [process.pid, *(node.holder_pid for node in lab.nodes.values())]
+        os.kill(_parent(process.pid), signal.SIGKILL)
+
+        assert process.wait(10) == -signal.SIGKILL
+        with pytest.raises(LabError, match="supervisor"):
+            lab.node("client").run(["true"])
+
+    assert not any(_exists(pid) for pid in pids)
+
+
 def test_closed_lab_says_so() -> None:
     lab = Lab(topologies.demo())
     lab.start()
@@ -162,6 +200,21 @@ def _fail_inside_a_lab(pids: list[int]) -> None:
         pids.append(lab.node("client").spawn(["sleep", "1000"]).pid)
         pids += [node.holder_pid for node in lab.nodes.values()]
         raise ZeroDivisionError
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _same_namespace(pid: int, namespace: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink(namespace)
+    except OSError:
+        return False
 
 
 def _exists(pid: int) -> bool:

@@ -117,6 +117,8 @@ def test_packet_too_big_for_a_wire_is_answered() -> None:
     with Lab(topologies.demo(gateway_link=Link(mtu=1300))) as lab:
         done = lab.node("gateway-1").run(["ping", "-c1", "-W2", "-M", "do", "-s", "1400", PORTAL])
         assert "mtu = 1300" in done.stdout + done.stderr
+        done = lab.node("client").run(["ping", "-c1", "-W2", "-M", "do", "-s", "1400", "203.0.113.31"])
+        assert "mtu = 1300" in done.stdout + done.stderr
         done = lab.node("portal").run(["ping", "-6", "-c1", "-W2", "-M", "do", "-s", "1400", "2001:db8:113::31"])
         assert "mtu: 1300" in done.stdout + done.stderr or "mtu=1300" in done.stdout + done.stderr
 

@@ -27,6 +27,8 @@ from wardgate.lab.node_namespaces import NamespaceFds, hold_node
 
 STOP_GRACE_S = 3.0
 """How long programs may take to end after SIGTERM."""
+MAX_STATUSES = 10_000
+"""How many exit statuses that nobody asked for are kept, the newest."""
 GUARD_GRACE_S = STOP_GRACE_S + 2.0
 
 
@@ -170,6 +172,8 @@ class Supervisor:
             token = self._tokens_by_pid.pop(pid, None)
             if token is not None:
                 self._statuses_by_token[token] = os.waitstatus_to_exitcode(status)
+                if len(self._statuses_by_token) > MAX_STATUSES:
+                    del self._statuses_by_token[next(iter(self._statuses_by_token))]
 
     def _stop_everything(self) -> None:
         """Asks, waits, and leaves the rest to the kernel, which kills a namespace whose process 1 ends."""
