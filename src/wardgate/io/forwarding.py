@@ -68,7 +68,7 @@ class HostForwarding:
     def _keep_router_advertisements(self) -> None:
         """A forwarding host ignores router advertisements, and with them loses its own route, unless told not to."""
         for path in sorted(self._root.glob("net/ipv6/conf/*/accept_ra")):
-            if path.read_text().strip() == "1":
+            if path.parent.name != self._interface and path.read_text().strip() == "1":
                 self._change(str(path.relative_to(self._root)), "2")
 
     def _change(self, name: str, value: str) -> None:
@@ -82,6 +82,8 @@ class HostForwarding:
     def _write(self, name: str, value: str) -> bool:
         try:
             (self._root / name).write_text(value)
+        except FileNotFoundError:
+            return False  # of an interface that is gone by now
         except OSError as error:
             log.warning("a kernel setting could not be changed", setting=name, value=value, error=error.strerror)
             return False

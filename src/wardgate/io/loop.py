@@ -28,6 +28,8 @@ UPCALLS_PER_POLL: Final = 256
 UPCALL_BATCH: Final = 64
 ERROR_LOG_INTERVAL_S: Final = 1.0
 FAILED_TIMER_PAUSE_S: Final = 0.1
+ALWAYS_SHOWN: Final = ("runs", "iterations", "forced_yields", "timeouts", "network_upcalls", "tun_upcalls", "posted")
+"""Counters that are there before the first count, so that whoever watches them sees a zero."""
 
 EventT = TypeVar("EventT")
 EventT_co = TypeVar("EventT_co", covariant=True)
@@ -123,7 +125,7 @@ class ControlLoop(Generic[UpcallT, EventT]):
         self._timer_gives_way = False
         self._timer_paused_until = 0.0
         self._logged_at: dict[str, float] = {}
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter(dict.fromkeys(ALWAYS_SHOWN, 0))
         self.step_seconds: dict[str, float] = dict.fromkeys(("posted", "drain", "timeout", "network", "tun"), 0.0)
         self.longest_run_s = 0.0
 

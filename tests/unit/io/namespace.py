@@ -5,9 +5,13 @@ import functools
 import os
 import traceback
 from collections.abc import Callable
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 import pytest
+from pyroute2 import IPRoute
+
+ResultT = TypeVar("ResultT")
 
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
@@ -60,3 +64,30 @@ def in_namespace(body: Callable[[], None]) -> Callable[[], None]:
             pytest.fail(report, pytrace=False)
 
     return wrapper
+
+
+def in_thread(work: Callable[[], ResultT]) -> ResultT:
+    """Netlink calls have an event loop of their own, which cannot run inside a running one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def bring_loopback_up() -> None:
+    """Turns the namespace's loopback interface on."""
+
+    def work() -> None:
+        with IPRoute() as netlink:
+            netlink.link("set", index=1, state="up")
+
+    in_thread(work)
+
+
+def addresses(interface: str) -> set[str]:
+    """The addresses of an interface; none if there is no such interface."""
+
+    def work() -> set[str]:
+        with IPRoute() as netlink:
+            found = netlink.link_lookup(ifname=interface)
+            return {str(each.get_attr("IFA_ADDRESS")) for each in netlink.get_addr(index=found[0])} if found else set()
+
+    return in_thread(work)

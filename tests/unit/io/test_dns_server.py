@@ -2,8 +2,8 @@
 
 import dns.message
 import dns.rcode
-from tests.unit.io.test_resolver import nameserver
 
+from tests.unit.io.test_resolver import nameserver
 from wardgate.io.dns_server import DnsServer
 from wardgate.io.resolver import forward_query
 

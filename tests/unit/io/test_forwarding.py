@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.io.namespace import in_namespace
-
 from wardgate.io.forwarding import HostForwarding
 from wardgate.io.nftables import Nftables
 

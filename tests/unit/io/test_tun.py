@@ -5,8 +5,8 @@ import socket
 from ipaddress import ip_network
 
 from pyroute2 import IPRoute
-from tests.unit.io.namespace import in_namespace
 
+from tests.unit.io.namespace import in_namespace
 from wardgate.io.tun import TABLE_INTERNET, TABLE_LINK, TABLE_RESOURCES, ClientRouting, TunInterface
 from wardgate.io.udp import mark
 

@@ -4,8 +4,8 @@ import socket
 import struct
 
 import pytest
-from tests.unit.io.namespace import in_namespace
 
+from tests.unit.io.namespace import in_namespace
 from wardgate.errors import InterfaceLost
 from wardgate.io import udp
 from wardgate.io.udp import FWMARK, PREFERRED_PORT, open_udp_sockets
