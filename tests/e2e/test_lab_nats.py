@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from wardgate.lab import Host, Lab, Nat, NatKind, Site, Topology
+from wardgate.lab import Host, Lab, Nat, NatKind, Site, Topology, wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -48,6 +48,7 @@ _ports = itertools.count(20_000)
 def lab() -> Iterator[Lab]:
     nats = {name: behaviour.nat for name, behaviour in BEHAVIOURS.items()}
     nats |= {"blocked": Nat(NatKind.UDP_BLOCKED), "open": Nat(NatKind.NONE)}
+    nats["brief"] = Nat(NatKind.FULL_CONE, timeout_s=1)
     sites = tuple(site(index, name, nat) for index, (name, nat) in enumerate(nats.items()))
     far = (Host("far", IPv4Address(FAR), IPv6Address("2001:db8:113::10")), Host("other", IPv4Address(OTHER)))
     with Lab(Topology(hosts=far, sites=sites)) as running:
@@ -111,6 +112,14 @@ def test_unsolicited_packet_before_any_mapping_is_forgotten(lab: Lab, kind: str)
 
     assert silent(local)
     assert public_address(local, far) == expected
+
+
+def test_unused_mapping_is_forgotten(lab: Lab) -> None:
+    local, far = bound(lab, "brief-a"), bound(lab, "far")
+    public = public_address(local, far)
+    assert passes(bound(lab, "other"), public, local)
+
+    wait_until(lambda: not passes(bound(lab, "other"), public, local), 10, "strangers are kept out")
 
 
 @pytest.mark.parametrize("kind", TRANSLATING)

@@ -15,17 +15,19 @@ pytestmark = pytest.mark.netns
 
 NOBODY = 65_534
 PROGRAM = """
-import os, sys
-from wardgate.lab import Lab, topologies
+import importlib.util, os
+from wardgate.lab import Lab, Link, topologies
 assert os.geteuid() != 0
-with Lab(topologies.demo()) as lab:
+delay_ms = 5 if importlib.util.find_spec("wardgate._fastpath") else 0
+with Lab(topologies.demo(gateway_link=Link(delay_ms))) as lab:
     client = lab.node("client")
     client.run(["ping", "-c1", "-W2", "portal"]).check()
+    lab.node("gateway-1").run(["ping", "-c1", "-W2", "portal"]).check()
     client.run(["sh", "-c", "echo nameserver 100.100.111.1 > /etc/resolv.conf"]).check()
     client.run(["ip", "tuntap", "add", "dev", "tun-test", "mode", "tun"]).check()
     with lab.node("app").socket() as made:
         made.bind(("10.9.0.2", 53))
-    lab.set_link("client-nat", __import__("wardgate.lab").lab.Link(loss=1))
+    lab.set_link("client-nat", Link(loss=1))
     assert client.run(["ping", "-c1", "-W1", "portal"]).returncode == 1
 print("done")
 """
