@@ -58,6 +58,9 @@ def test_a_network_is_reached_directly_and_the_first_packet_is_not_lost() -> Non
     assert shown["status"] == "online"
     assert shown["authorized"]
     assert shown["path"]["kind"] == "direct"
+    assert shown["path"]["local_public"].startswith("203.0.113.21:")
+    assert shown["path"]["remote"].startswith("203.0.113.31:")
+    assert shown["path"]["rtt_ms"] > 0
     assert shown["received_bytes"] > 0
 
 
@@ -159,6 +162,7 @@ def test_a_port_outside_the_filter_is_refused_by_the_client_itself() -> None:
     assert errors(lab) == [(str(APP), 3, 13)]
     assert lab.portal.asks == []
     assert lab.client.state.snapshot()["refusals"][0]["reason"] == "filter"
+    assert lab.client.state.snapshot()["refused"][0]["reason"] == "the resource does not allow TCP port 22"
 
 
 def test_a_port_outside_the_filter_is_refused_by_the_gateway_too() -> None:
@@ -210,6 +214,8 @@ def test_a_removed_policy_resets_the_running_connection_and_says_why() -> None:
     assert int.from_bytes(reset.raw[24:28], "big") == 7008
     denial = lab.client.state.snapshot()["denials"][-1]
     assert (denial["resource"], denial["reason"], denial["flows_cut"]) == ("lab", "access_removed", 1)
+    (ended,) = lab.client.state.snapshot()["ended"]
+    assert (ended["resource"], ended["reason"]) == ("lab", "access was removed; 1 running connection(s) were ended")
     assert lab.gateways[0].state.snapshot()["flows"] == 0
 
 

@@ -34,6 +34,7 @@ from wardgate.tunnel.connections import (
 from wardgate.tunnel.control import Name
 from wardgate.tunnel.events import ClientEvent, ConfigureTun, SendPortal, SessionEnded
 from wardgate.tunnel.flows import FlowTable, Forward, opens_flow, transmits
+from wardgate.tunnel.path_status import path_snapshots
 from wardgate.tunnel.ranges import is_proxy_address, is_sentinel
 from wardgate.tunnel.routing import Route
 from wardgate.wire import portal
@@ -534,7 +535,7 @@ class ClientState:
                 access=self._access,
                 own=self._own,
                 is_portal_up=self._is_portal_up,
-                paths={one.peer_id: one for one in self._connections.paths()},
+                paths=path_snapshots(self._connections, self._epoch),
                 traffic=self._flows.traffic(),
                 counters={**self.counters, **self._connections.counts, "flow_table_full": self._flows.refused},
                 now=self._now,

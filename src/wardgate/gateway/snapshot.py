@@ -5,9 +5,7 @@ from typing import Any, NamedTuple
 
 from wardgate.gateway.client_on_gateway import ClientOnGateway
 from wardgate.ids import ClientId, ResourceId
-from wardgate.tunnel.connections import PathStatus
 from wardgate.tunnel.flows import FlowTable
-from wardgate.tunnel.path_status import path_snapshot
 from wardgate.wire.ip import IpAddress
 
 
@@ -19,7 +17,7 @@ class GatewayView(NamedTuple):
     flows: FlowTable
     own: tuple[IpAddress, ...]
     is_portal_up: bool
-    paths: Mapping[str, PathStatus]
+    paths: Mapping[str, dict[str, Any]]
     counters: Mapping[str, int]
     now: float
     epoch: float
@@ -32,7 +30,7 @@ def gateway_snapshot(view: GatewayView) -> dict[str, Any]:
         "role": "gateway",
         "at": view.now + view.epoch,
         "addresses": [str(address) for address in view.own],
-        "portal": "up" if view.is_portal_up else "down",
+        "portal": "connected" if view.is_portal_up else "disconnected",
         "clients": [_client(client_id, view) for client_id in sorted(view.clients)],
         "flows": len(view.flows),
         "traffic": {
@@ -52,7 +50,7 @@ def _client(client_id: ClientId, view: GatewayView) -> dict[str, Any]:
             {"id": resource_id, "type": admitted.resource.type, "expires_at": _expiry(client_id, resource_id, view)}
             for resource_id, admitted in client.admitted.items()
         ],
-        "path": path_snapshot(view.paths.get(client_id), view.epoch),
+        "path": view.paths.get(client_id),
     }
 
 

@@ -30,6 +30,7 @@ from wardgate.tunnel.connections import (
 )
 from wardgate.tunnel.events import ConfigureTun, GatewayEvent, SendPortal, SessionEnded
 from wardgate.tunnel.flows import Drop, FlowTable, Forward, Refuse, opens_flow, transmits
+from wardgate.tunnel.path_status import path_snapshots
 from wardgate.tunnel.ranges import GATEWAY_ROUTES, is_proxy_address
 from wardgate.wire import portal
 from wardgate.wire.addresses import RandomBytes, Transmit
@@ -470,7 +471,7 @@ class GatewayState:
                 flows=self._flows,
                 own=self._own,
                 is_portal_up=self._is_portal_up,
-                paths={one.peer_id: one for one in self._connections.paths()},
+                paths=path_snapshots(self._connections, self._epoch),
                 counters={**self.counters, **self._connections.counts, "flow_table_full": self._flows.refused},
                 now=self._now,
                 epoch=self._epoch,

@@ -290,6 +290,16 @@ class Connections:
         """How each connection is doing."""
         return [connection.status() for connection in self._by_peer.values()]
 
+    def public_address_of(self, local: SocketAddr) -> SocketAddr | None:
+        """How the relays see one of the host's addresses, if that differs."""
+        seen = (one for one in self._relays.reflexive_candidates() if one.kind is Kind.SRFLX and one.base == local)
+        return next((one.address for one in seen), None)
+
+    def relay_address(self, relay_id: RelayId | None) -> SocketAddr | None:
+        """Where a relay of ours is reached."""
+        allocation = self._relays.get(relay_id)
+        return allocation.active_server if allocation else None
+
     def gate_counters(self) -> dict[str, int]:
         """What became of initiations, by name."""
         return dict(self._gate.counters)

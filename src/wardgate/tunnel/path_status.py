@@ -1,20 +1,29 @@
-"""How a peer is reached, as `status` shows it."""
+"""How peers are reached, as `status` shows it."""
 
 from typing import Any
 
-from wardgate.tunnel.connections import PathStatus
+from wardgate.tunnel.connections import Connections, PathStatus
+from wardgate.wire.addresses import SocketAddr
 
 
-def path_snapshot(status: PathStatus | None, epoch: float) -> dict[str, Any] | None:
-    """How a peer is reached; `None` if there is no connection."""
-    if status is None:
-        return None
-    path = status.path
+def path_snapshots(connections: Connections, epoch: float) -> dict[str, dict[str, Any]]:
+    """Every peer's path, by peer; a peer without one is missing. Times are unix seconds."""
     return {
-        "kind": None if path is None else path.kind,
-        "local": None if path is None else str(path.local),
-        "remote": None if path is None else str(path.remote),
-        "relay_id": None if path is None else path.relay_id,
+        one.peer_id: _snapshot(one, connections, epoch)
+        for one in sorted(connections.paths(), key=lambda one: one.peer_id)
+        if one.path is not None
+    }
+
+
+def _snapshot(status: PathStatus, connections: Connections, epoch: float) -> dict[str, Any]:
+    path = status.path
+    assert path is not None
+    return {
+        "kind": path.kind,
+        "local": str(path.local),
+        "local_public": _text(connections.public_address_of(path.local)),
+        "remote": str(path.remote),
+        "relay": _text(connections.relay_address(path.relay_id)),
         "established": status.established,
         "mode": "iceless" if status.iceless else "ice",
         "rtt_ms": None if status.rtt_s is None else round(status.rtt_s * 1000, 3),
@@ -22,3 +31,7 @@ def path_snapshot(status: PathStatus | None, epoch: float) -> dict[str, Any] | N
         "sent_bytes": status.sent_bytes,
         "received_bytes": status.received_bytes,
     }
+
+
+def _text(address: SocketAddr | None) -> str | None:
+    return None if address is None else str(address)
