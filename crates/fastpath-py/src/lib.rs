@@ -10,6 +10,7 @@ mod relay;
 mod upcall;
 
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 #[pymodule]
 fn _fastpath(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -24,5 +25,18 @@ fn _fastpath(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<io::TunnelIo>()?;
     module.add_class::<upcall::PacketUpcall>()?;
     module.add_class::<upcall::DatagramUpcall>()?;
-    module.add_class::<upcall::SessionUpcall>()
+    module.add_class::<upcall::SessionUpcall>()?;
+    add_aliases(module)
+}
+
+/// The names of types that the stub declares, so that they can be imported at run time too.
+fn add_aliases(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let upcalls: [Bound<'_, PyType>; 2] =
+        [py.get_type::<upcall::DatagramUpcall>(), py.get_type::<upcall::SessionUpcall>()];
+    let packet = py.get_type::<upcall::PacketUpcall>().into_any();
+    let upcall = upcalls.iter().try_fold(packet, |union, one| union.bitor(one))?;
+    module.add("Upcall", upcall)?;
+    module.add("Addr", py.eval(c"tuple[str, int]", None, None)?)?;
+    module.add("Datagram", py.eval(c"tuple[tuple[str, int] | None, tuple[str, int], bytes]", None, None)?)
 }

@@ -91,8 +91,9 @@ pub struct Flow {
     pub peer: Arc<Peer>,
     pub tun_key: FlowKey,
     pub peer_key: FlowKey,
-    to_peer: Option<Rewrite>,
-    to_tun: Option<Rewrite>,
+    // Boxed, because most flows change nothing.
+    to_peer: Option<Box<Rewrite>>,
+    to_tun: Option<Box<Rewrite>>,
     outbound: Tally,
     inbound: Tally,
     created_at: f64,
@@ -268,20 +269,20 @@ struct Rewrite {
 
 impl Rewrite {
     /// `None` if nothing changes.
-    fn new(old: Ends, new: Ends) -> Option<Self> {
+    fn new(old: Ends, new: Ends) -> Option<Box<Self>> {
         if (old.0.ip(), old.1.ip(), old.0.port(), old.1.port()) == (new.0.ip(), new.1.ip(), new.0.port(), new.1.port())
         {
             return None;
         }
         let (old_addresses, new_addresses) = (addresses(old), addresses(new));
         let (old_ports, new_ports) = (ports(old), ports(new));
-        Some(Self {
+        Some(Box::new(Self {
             addresses: new_addresses,
             ports: new_ports,
             address_delta: checksum::delta(&old_addresses, &new_addresses),
             port_delta: checksum::delta(&old_ports, &new_ports),
             identifier_delta: checksum::delta(&old_ports[..2], &new_ports[..2]),
-        })
+        }))
     }
 
     fn apply(&self, packet: &mut [u8], headers: &Headers) {
