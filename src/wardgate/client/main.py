@@ -290,7 +290,7 @@ class ClientProgram:
             "interface": self._settings.interface,
             "dns_control": self._settings.dns_method,
             **self._state.snapshot(),
-            "portal": "connected" if self._runner.link.is_up else "away",
+            "portal": "up" if self._runner.link.is_up else "down",
             "portal_connections": self._runner.counters["portal_connections"],
         }
 

@@ -15,7 +15,7 @@ def render(status: Json, console: Console | None = None) -> None:
     """Prints the answer of a running client."""
     console = console or Console(highlight=False, soft_wrap=True)
     at = float(status.get("at") or time.time())
-    console.print(f"portal      {status.get('api_url', '')} ({status.get('portal', 'away')})", markup=False)
+    console.print(f"portal      {status.get('api_url', '')} ({status.get('portal', 'down')})", markup=False)
     console.print(f"interface   {status.get('interface', '')}  {'  '.join(status.get('addresses', []))}", markup=False)
     resources = status.get("resources", [])
     if not resources:
@@ -52,7 +52,8 @@ def _denials(status: Json, at: float) -> list[str]:
     for denial in status.get("denials", [])[-MAX_SHOWN_REASONS:]:
         why = ", ".join([str(denial.get("reason")), *map(str, denial.get("violated_properties", []))])
         name = denial.get("resource") or denial.get("resource_id")
-        lines.append(f"denied      {name}: {why} ({age(at - float(denial.get('at', at)))} ago)")
+        word = "ended " if denial.get("flows_cut") else "denied"
+        lines.append(f"{word}      {name}: {why} ({age(at - float(denial.get('at', at)))} ago)")
     return lines
 
 

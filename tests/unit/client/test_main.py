@@ -56,7 +56,7 @@ def test_client_routes_its_resources_and_takes_everything_back() -> None:
             await asyncio.to_thread(ask, directory / "sock", {"command": "down"})
 
             assert await running is None
-            assert status["portal"] == "connected"
+            assert status["portal"] == "up"
             assert [resource["name"] for resource in status["resources"]] == ["lab"]
             assert addresses("tun-test") == set()
             assert routes() == set()

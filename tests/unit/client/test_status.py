@@ -10,7 +10,7 @@ from wardgate.client.status import age, render, size
 STATUS = {
     "at": 1000.0,
     "api_url": "wss://portal.example",
-    "portal": "connected",
+    "portal": "up",
     "interface": "tun-wardgate",
     "addresses": ["100.64.0.7"],
     "resources": [
