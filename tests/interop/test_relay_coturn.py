@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,15 @@ def test_what_happened_can_be_read(relay: RunningRelay) -> None:
     assert "wardgate_relay_joined 1.0" in metrics
     assert relay.get("/healthz") == (200, "")
     assert relay.get("/else")[0] == 404
+
+
+def test_it_may_open_as_many_sockets_as_the_system_allows(relay: RunningRelay) -> None:
+    limits = Path(f"/proc/{relay.process.pid}/limits").read_text()
+
+    found = re.search(r"Max open files +(\w+) +(\w+)", limits)
+
+    assert found is not None
+    assert found[1] == found[2]
 
 
 def test_the_relay_tells_the_portal_where_it_is(portal: Portal, relay: RunningRelay) -> None:

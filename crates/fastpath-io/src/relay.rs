@@ -20,7 +20,9 @@ use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use crate::event::Event;
 
-const RECEIVE_BUFFER: i32 = 16 << 20;
+/// All clients share the listening port; there may be thousands of other ports.
+const LISTEN_BUFFER: i32 = 16 << 20;
+const ALLOCATION_BUFFER: i32 = 4 << 20;
 const SEND_BUFFER: i32 = 2 << 20;
 /// What one receive may give: a whole coalesced batch.
 const SLOT: usize = 65_536;
@@ -238,10 +240,11 @@ impl Shared {
     fn open(&self, port: u16, ipv4: bool, ipv6: bool) -> io::Result<()> {
         let settings = &self.settings;
         let mut opened = Vec::new();
+        let buffer = if port == settings.listen_port { LISTEN_BUFFER } else { ALLOCATION_BUFFER };
         for (wanted, ip) in [(ipv4, settings.bind4.map(IpAddr::V4)), (ipv6, settings.bind6.map(IpAddr::V6))] {
             if wanted {
                 let ip = ip.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-                opened.push(((port, ip.is_ipv6()), bind(SocketAddr::new(ip, port), settings.gro)?));
+                opened.push(((port, ip.is_ipv6()), bind(SocketAddr::new(ip, port), buffer, settings.gro)?));
             }
         }
         let mut sockets = write(&self.sockets);
@@ -404,7 +407,7 @@ fn key(token: u64) -> Key {
     (u16::try_from(token >> 1 & 0xffff).unwrap_or_default(), token & 1 == 1)
 }
 
-fn bind(address: SocketAddr, gro: bool) -> io::Result<Socket> {
+fn bind(address: SocketAddr, receive_buffer: i32, gro: bool) -> io::Result<Socket> {
     let raw = RawSocket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         raw.set_only_v6(true)?;
@@ -423,7 +426,7 @@ fn bind(address: SocketAddr, gro: bool) -> io::Result<Socket> {
     }
     // More than the system's limit needs a capability; less is no reason not to serve.
     for (forced, plain, size) in
-        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER)]
+        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, receive_buffer), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER)]
     {
         let _ =
             set_option(fd, libc::SOL_SOCKET, forced, size).or_else(|_| set_option(fd, libc::SOL_SOCKET, plain, size));

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from typing import Final, Protocol
 
@@ -204,6 +205,14 @@ async def _first_of(*tasks: "asyncio.Task[str | None]") -> str | None:
     return done.pop().result()
 
 
+def _raise_file_limit(ports: int) -> None:
+    """Allows as many sockets as the system lets us have: one for each port and family."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY and most < 2 * ports:
+        log.warning("few open files allowed, so fewer allocations than ports", open_files=most, ports=ports)
+
+
 def _open_forwarder(settings: RelaySettings) -> Forwarder:
     bind4 = settings.bind_ipv4 if settings.public_ipv4 else None
     bind6 = settings.bind_ipv6 if settings.public_ipv6 else None
@@ -261,6 +270,7 @@ def relay(
         forget_token(os.environ)
     except SettingError as error:
         fail(PROGRAM, str(error), 2)
+    _raise_file_limit(highest_port - lowest_port + 1)
     try:
         reason = uvloop.run(serve(settings))
     except OSError as error:
