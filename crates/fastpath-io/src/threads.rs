@@ -311,26 +311,28 @@ fn net_to_tun(shared: &Shared, tun: &Tun) -> io::Result<()> {
         receiver: Receiver::default(),
         coalescer: Coalescer::new(tun.offloads),
     };
+    // Whether a socket may have something waiting; it is read until it has not.
+    let mut ready = [true; 2];
     while !shared.is_stopping.load(Relaxed) {
         let sockets = shared.sockets.load_full();
-        let mut has_more = false;
-        for socket in [&sockets.v4, &sockets.v6].into_iter().flatten() {
-            has_more |= receive(shared, tun, socket, &mut state);
+        let both = [&sockets.v4, &sockets.v6];
+        for (socket, is_ready) in both.into_iter().zip(&mut ready) {
+            *is_ready &= socket.as_ref().is_some_and(|socket| receive(shared, tun, socket, &mut state));
         }
-        if has_more {
-            continue;
-        }
-        let fd = |socket: &Option<UdpSocket>| socket.as_ref().map_or(-1, UdpSocket::fd);
-        let wanted = [fd(&sockets.v4), fd(&sockets.v6), shared.stop.fd(), shared.rebound.fd()];
-        let told = wait(wanted.map(|fd| (fd, libc::POLLIN)), -1);
-        if told[3] != 0 {
-            shared.rebound.clear();
+        if ready == [false; 2] {
+            let [fd4, fd6] = both.map(|socket| socket.as_ref().map_or(-1, UdpSocket::fd));
+            let told = wait([fd4, fd6, shared.stop.fd(), shared.rebound.fd()].map(|fd| (fd, libc::POLLIN)), -1);
+            ready = [told[0] != 0, told[1] != 0];
+            if told[3] != 0 {
+                shared.rebound.clear();
+                ready = [true; 2];
+            }
         }
     }
     Ok(())
 }
 
-/// Takes what waits on a socket and returns whether there may be more.
+/// Takes what waits on a socket and returns whether there was anything.
 fn receive(shared: &Shared, tun: &Tun, socket: &UdpSocket, state: &mut NetState) -> bool {
     let NetState { arena, received, receiver, coalescer } = state;
     if let Err(error) = socket.receive(arena, received, &shared.counters) {
@@ -358,7 +360,7 @@ fn receive(shared: &Shared, tun: &Tun, socket: &UdpSocket, state: &mut NetState)
         }
     }
     write_tun(shared, tun, receiver, coalescer, arena);
-    received.len() == MAX_RECEIVES
+    true
 }
 
 const NO_OFFLOADS: Offloads = Offloads { tcp: false, udp: false };
