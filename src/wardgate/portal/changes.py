@@ -7,7 +7,7 @@ client that missed something catches up with its next init.
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import Any, Final
 
@@ -39,6 +39,12 @@ class Effects:
     sites: set[str] = field(default_factory=set)
     resets: dict[str, set[ResourceId]] = field(default_factory=dict)
     refiltered: set[str] = field(default_factory=set)
+    is_account_changed: bool = False
+
+    @property
+    def concern_anyone(self) -> bool:
+        """Whether any channel has to be told; a new device, say, concerns none."""
+        return any(getattr(self, each.name) for each in fields(self))
 
 
 class Dispatcher:
@@ -93,11 +99,12 @@ class Dispatcher:
         for entry in entries:
             self._hub.metrics.changes.labels(entry.object).inc()
             self._look_at(entry, effects)
-        if account_id is None:
+        if account_id is None or not effects.concern_anyone:
             return
         try:
             async with self._hub.db.scoped(subjects.system(AccountId(account_id))) as scope:
-                await self._tell_accounts(scope, entries)
+                if effects.is_account_changed:
+                    await self._tell_account(scope, entries)
                 await self._tell_filters(scope, effects)
                 await self._tell_clients(scope, effects)
         except NotFound:
@@ -114,6 +121,8 @@ class Dispatcher:
             case "client_tokens" | "gateway_tokens" | "relay_tokens" if entry.operation == "delete":
                 for channel in list(self._hub.presence.with_token(TokenId(before["id"]))):
                     channel.disconnect()
+            case "accounts":
+                effects.is_account_changed = entry.operation != "insert"
             case "policies":
                 effects.groups |= {one["group_id"] for one in both if one.get("group_id")}
             case "memberships":
@@ -159,7 +168,7 @@ class Dispatcher:
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
-    async def _tell_accounts(self, scope: Scope, entries: Iterable[OutboxEntry]) -> None:
+    async def _tell_account(self, scope: Scope, entries: Iterable[OutboxEntry]) -> None:
         for entry in entries:
             if entry.object != "accounts" or entry.operation == "insert":
                 continue
@@ -201,7 +210,7 @@ class Dispatcher:
             }
             effects.resources |= listed
         groups = effects.groups | await access.groups_of_resources(scope, effects.resources)
-        actors = await access.actors_of_groups(scope, groups) if groups else set()
+        actors = await access.actors_of_groups(scope, groups)
         if actors is None:
             return clients
         wanted = actors | effects.refresh_actors

@@ -5,10 +5,10 @@ import json
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar, cast
 
 import structlog
 import typer
@@ -260,11 +260,25 @@ def configure_logging(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(logging.WARNING, getattr(logging, level.upper())), stream=sys.stderr)
     logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
+
+
+class _Stderr:
+    """Standard error as it is at that moment; a log that nobody takes must not stop the portal."""
+
+    def write(self, text: str) -> None:
+        """Writes what can be written."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Sends it off."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def _is_no_refusal(record: logging.LogRecord) -> bool:

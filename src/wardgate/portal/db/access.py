@@ -134,7 +134,10 @@ async def _members(scope: Scope, pools: Sequence[str]) -> dict[str, list[PoolMem
 
 async def actors_of_groups(scope: Scope, group_ids: Iterable[str]) -> set[ActorId] | None:
     """The actors in any of these groups; `None` stands for all of them, when Everyone is among the groups."""
-    groups = await scope.all(scope.select(Group).where(Group.id.in_(list(group_ids))))
+    wanted = sorted(group_ids)
+    if not wanted:
+        return set()
+    groups = await scope.all(scope.select(Group).where(Group.id.in_(wanted)))
     if any(group.type == EVERYONE for group in groups):
         return None
     query = (
@@ -147,11 +150,14 @@ async def actors_of_groups(scope: Scope, group_ids: Iterable[str]) -> set[ActorI
 
 async def groups_of_resources(scope: Scope, resource_ids: Iterable[str]) -> set[GroupId]:
     """The groups that have a policy for any of these resources."""
+    wanted = sorted(resource_ids)
+    if not wanted:
+        return set()
     query = (
         select(Policy.group_id)
         .where(
             Policy.account_id == scope.account_id,
-            Policy.resource_id.in_(list(resource_ids)),
+            Policy.resource_id.in_(wanted),
             Policy.group_id.is_not(None),
         )
         .distinct()

@@ -104,7 +104,7 @@ def remote_ip(request: HTTPConnection, proxies: Networks) -> str | None:
     peer = _canonical_ip(request.client.host if request.client else None)
     if not _is_trusted(peer, proxies):
         return peer
-    for hop in reversed(request.headers.get("x-forwarded-for", "").split(",")):
+    for hop in reversed(",".join(request.headers.getlist("x-forwarded-for")).split(",")):
         address = _canonical_ip(hop.strip())
         if address is None:
             return peer
@@ -129,11 +129,15 @@ def _canonical_ip(text: str | None) -> str | None:
 def _location(headers: Mapping[str, str]) -> Location:
     region = headers.get("x-geo-location-region") or headers.get("x-azure-geo-country")
     lat, _, lon = headers.get("x-geo-location-coordinates", "").partition(",")
+    return Location(region, headers.get("x-geo-location-city"), *_place(lat, lon))
+
+
+def _place(lat: str, lon: str) -> tuple[float, float] | tuple[None, None]:
     try:
-        place: tuple[float | None, float | None] = (float(lat), float(lon))
+        place = float(lat), float(lon)
     except ValueError:
-        place = (None, None)
-    return Location(region, headers.get("x-geo-location-city"), *place)
+        return None, None
+    return place if abs(place[0]) <= 90 and abs(place[1]) <= 180 else (None, None)
 
 
 def read_device_params(
