@@ -10,6 +10,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import typer
 
+from wardgate import options
 from wardgate.client.config import (
     DEFAULT_INTERFACE,
     DEFAULT_SOCKET,
@@ -24,8 +25,6 @@ from wardgate.proto.portal_login import bearer
 from wardgate.settings import (
     check_api_url,
     check_duration,
-    check_interface,
-    check_listen_address,
     env,
     fail,
     forget_token,
@@ -33,7 +32,6 @@ from wardgate.settings import (
     one_of,
     parse_duration,
     parse_listen_address,
-    read_config_file,
     read_token,
 )
 
@@ -55,94 +53,57 @@ Socket = Annotated[Path, typer.Option(envvar=env("CLIENT_SOCKET"), help="Where t
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+DnsControl = Annotated[
+    str,
+    typer.Option(
+        envvar=env("DNS_CONTROL", "FIREZONE_DNS_CONTROL"),
+        callback=one_of("systemd-resolved", "etc-resolv-conf", "disabled"),
+        help="How the host is made to ask the client's resolver: systemd-resolved, etc-resolv-conf or disabled.",
+    ),
+]
+InternetResource = Annotated[
+    bool,
+    typer.Option(
+        envvar=env("INTERNET_RESOURCE", "FIREZONE_ACTIVATE_INTERNET_RESOURCE"),
+        help="Send everything else through the Internet resource, if there is one.",
+    ),
+]
+MaxPartitionTime = Annotated[
+    str | None,
+    typer.Option(
+        "--max-partition-time",
+        "-m",
+        envvar=env("MAX_PARTITION_TIME", "MAX_PARTITION_TIME"),
+        callback=check_duration,
+        help="How long the portal may be away before the client ends; else as long as it takes.",
+    ),
+]
+ExitWhenReady = Annotated[
+    bool, typer.Option("--exit", help="End with status 0 once the interface is configured: a test of the connection.")
+]
+Check = Annotated[bool, typer.Option("--check", help="Check the settings, take back what a killed run left, end.")]
+
+
 @app.command()
 def up(
-    api_url: Annotated[
-        str,
-        typer.Option("--api-url", "-u", envvar=env("API_URL", "FIREZONE_API_URL"), help="The portal, as wss://host."),
-    ] = "",
+    api_url: options.ApiUrl = "",
     token_file: TokenFile = DEFAULT_TOKEN_FILE,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", "-n", envvar=env("NAME", "FIREZONE_NAME"), help="A name to show; else the host's."),
-    ] = None,
-    device_id: Annotated[
-        str | None,
-        typer.Option("--id", "-i", envvar=env("ID", "FIREZONE_ID"), help="The device id; else the machine's own."),
-    ] = None,
-    dns_control: Annotated[
-        str,
-        typer.Option(
-            envvar=env("DNS_CONTROL", "FIREZONE_DNS_CONTROL"),
-            callback=one_of("systemd-resolved", "etc-resolv-conf", "disabled"),
-            help="How the host is made to ask the client's resolver: systemd-resolved, etc-resolv-conf or disabled.",
-        ),
-    ] = "systemd-resolved",
-    internet_resource: Annotated[
-        bool,
-        typer.Option(
-            envvar=env("INTERNET_RESOURCE", "FIREZONE_ACTIVATE_INTERNET_RESOURCE"),
-            help="Send everything else through the Internet resource, if there is one.",
-        ),
-    ] = False,
-    interface: Annotated[
-        str, typer.Option(envvar=env("INTERFACE"), callback=check_interface, help="The TUN interface's name.")
-    ] = DEFAULT_INTERFACE,
-    state_dir: Annotated[
-        Path, typer.Option(envvar=env("STATE_DIR"), help="Where the client keeps what must outlive it.")
-    ] = DEFAULT_STATE_DIR,
+    name: options.Name = None,
+    device_id: options.DeviceId = None,
+    dns_control: DnsControl = "systemd-resolved",
+    internet_resource: InternetResource = False,
+    interface: options.Interface = DEFAULT_INTERFACE,
+    state_dir: options.StateDir = DEFAULT_STATE_DIR,
     socket: Socket = DEFAULT_SOCKET,
-    max_partition_time: Annotated[
-        str | None,
-        typer.Option(
-            "--max-partition-time",
-            "-m",
-            envvar=env("MAX_PARTITION_TIME", "MAX_PARTITION_TIME"),
-            callback=check_duration,
-            help="How long the portal may be away before the client ends; else as long as it takes.",
-        ),
-    ] = None,
-    health_check_addr: Annotated[
-        str,
-        typer.Option(
-            envvar=env("HEALTH_CHECK_ADDR"),
-            callback=check_listen_address,
-            help="Where /healthz, /readyz and /metrics are served; none for nowhere.",
-        ),
-    ] = "none",
-    offload: Annotated[
-        bool, typer.Option(envvar=env("OFFLOAD"), help="Use segmentation offloads where they exist.")
-    ] = True,
-    portal_version: Annotated[
-        str, typer.Option(envvar=env("PORTAL_VERSION"), callback=one_of("1", "2"), help="The portal's websocket paths.")
-    ] = "2",
-    exit_when_ready: Annotated[
-        bool,
-        typer.Option("--exit", help="End with status 0 once the interface is configured: a test of the connection."),
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Check the settings, take back what a killed run left, end.")
-    ] = False,
-    log_format: Annotated[
-        str, typer.Option(envvar=env("LOG_FORMAT"), callback=one_of("human", "json"), help="human or json.")
-    ] = "human",
-    log_level: Annotated[
-        str,
-        typer.Option(
-            envvar=env("LOG"),
-            callback=one_of("debug", "info", "warning", "error"),
-            help="debug, info, warning or error.",
-        ),
-    ] = "info",
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=env("CONFIG"),
-            callback=read_config_file,
-            is_eager=True,
-            help="A TOML file with defaults for these options, named alike.",
-        ),
-    ] = None,
+    max_partition_time: MaxPartitionTime = None,
+    health_check_addr: options.HealthAddress = "none",
+    offload: options.Offload = True,
+    portal_version: options.PortalVersion = "2",
+    exit_when_ready: ExitWhenReady = False,
+    check: Check = False,
+    log_format: options.LogFormat = "human",
+    log_level: options.LogLevel = "info",
+    config: options.ConfigFile = None,
 ) -> None:
     """Run the client until SIGTERM, SIGINT or `wardgate client down`.
 
