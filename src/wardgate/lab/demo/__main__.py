@@ -82,13 +82,12 @@ def with_symmetric_nats(story: Story, cast: Cast, directory: Path) -> None:
     steps.copy_database(cast.database, database)
     with playing(story, apart, topologies.demo(NatKind.SYMMETRIC, NatKind.SYMMETRIC), database) as other:
         other.tokens |= cast.tokens
-        with story.step("6", "portal, relay, gateway and client start", [*other.processes.values()]):
+        with story.step("6", "portal, relay, gateway and client start", other.processes):
             other.start_portal()
             other.start_relay()
             other.start_gateway()
             other.start_client()
-            with steps.logs_on_failure(story, other):
-                steps.wait_joined(other)
+            steps.wait_joined(other)
         steps.relayed_download(story, other)
     story.chapter("back to the first one")
 

@@ -15,7 +15,6 @@ from wardgate.lab.demo import app
 from wardgate.lab.demo.cast import Cast, whole_blocks
 from wardgate.lab.demo.story import Story
 from wardgate.lab.operations import rules
-from wardgate.lab.process import Process
 
 APP_NAME = "app.corp.example"
 APP_URL = f"http://{APP_NAME}/"
@@ -53,12 +52,12 @@ def require(condition: Any, text: str) -> None:
 
 def portal_starts(story: Story, cast: Cast) -> None:
     """The portal runs, and an admin makes what an account needs."""
-    with story.step("1", "the portal starts on SQLite and sets itself up", list(cast.processes.values())):
+    with story.step("1", "the portal starts on SQLite and sets itself up", cast.processes):
         words = ["--database", f"sqlite:///{cast.database}", "--account", "corp", "--email", "admin@corp.example"]
         made = cast.wardgate("portal", "portal", "setup", *words, "--json").check()
         cast.tokens["api"] = parse_json(made.stdout)["api_token"]
         cast.start_portal()
-    with story.step("1", "the admin makes a site, a group, a user, resources and tokens", portal_of(cast)):
+    with story.step("1", "the admin makes a site, a group, a user, resources and tokens", cast.processes):
         cast.admin("sites", "create", "office")
         cast.admin("groups", "create", "engineering")
         cast.admin("actors", "create", "Mia Berg", "--type", "account_user", "--email", "mia@corp.example")
@@ -84,18 +83,17 @@ def operator(cast: Cast, *words: str) -> dict[str, Any]:
 
 def members_join(story: Story, cast: Cast) -> None:
     """Relay, gateway and client join; a wrong token does not."""
-    with story.step("2", "relay, gateway and client join with their tokens", portal_of(cast)):
+    with story.step("2", "relay, gateway and client join with their tokens", cast.processes):
         cast.start_relay()
         cast.start_gateway()
         cast.start_client()
-        with logs_on_failure(story, cast):
-            wait_joined(cast)
-    with story.step("2", "a wrong token is refused, and the gateway says so", portal_of(cast)):
+        wait_joined(cast)
+    with story.step("2", "a wrong token is refused, and the gateway says so", cast.processes):
         env = {"WARDGATE_TOKEN": ".wrong", "WARDGATE_ID": "impostor"}
         refused = cast.wardgate("gateway-2", "gateway", "--api-url", "ws://203.0.113.10:8080", env=env)
         require(refused.returncode == 1, f"exit status {refused.returncode} instead of 1")
         story.say(last_line(refused.stderr or refused.stdout))
-    with story.step("2", "a revoked token is refused, also to who is already in", portal_of(cast)):
+    with story.step("2", "a revoked token is refused, also to who is already in", cast.processes):
         token = cast.admin("gateway-tokens", "create", "--site", "office")
         identity = {"WARDGATE_TOKEN": token["token"], "WARDGATE_ID": "revoked", "WARDGATE_NAME": "revoked"}
         revoked = cast.start_member("revoked", "gateway-2", "gateway", env=identity)
@@ -110,11 +108,11 @@ def members_join(story: Story, cast: Cast) -> None:
 
 def nothing_is_allowed(story: Story, cast: Cast) -> None:
     """Without a policy there is no way in, and the portal says why."""
-    with story.step("3", "without a policy the client cannot reach the app", list(cast.processes.values())):
+    with story.step("3", "without a policy the client cannot reach the app", cast.processes):
         for url in (APP_URL, CIDR_URL):
             answer = cast.curl(url, timeout_s=2)
             require(answer.returncode != 0, f"{url} answered without a policy")
-    with story.step("3", "the portal, asked for this person and this resource, says why", portal_of(cast)):
+    with story.step("3", "the portal, asked for this person and this resource, says why", cast.processes):
         explained = cast.admin("explain", "Mia Berg", "wiki")
         require(not explained["allowed"] and explained["reasons"], "the portal gave no reason")
         story.say("\n".join(reason["text"] for reason in explained["reasons"]))
@@ -127,8 +125,8 @@ def policy_is_added(story: Story, cast: Cast, account: Account) -> None:
     """A policy makes both resources reachable while everything runs."""
     client = cast.processes["client"]
     text = "a policy is added while everything runs: the client may within 1 s, without reconnecting"
-    with story.step("4", text, list(cast.processes.values())):
-        joins_before = joins_of(cast)
+    with story.step("4", text, cast.processes):
+        joins_before = cast.status().get("portal_connections")
         began = time.monotonic()
         for name in ("wiki", "wiki by address"):
             made = cast.admin("policies", "create", "--group", "engineering", "--resource", name)
@@ -138,20 +136,20 @@ def policy_is_added(story: Story, cast: Cast, account: Account) -> None:
         felt_s = time.monotonic() - policies_made
         story.say(f"policies made in {policies_made - began:.2f} s, app reached {felt_s:.2f} s after the last one")
         require(felt_s < LIVE_S, f"it took {felt_s:.2f} s")
-        require(joins_of(cast) == joins_before, "the client reconnected")
-    with story.step("4", f"curl {APP_URL} works, through a proxy address of the client's resolver", [client]):
-        asked_before = cast.processes["public-dns"].log().count(APP_NAME)
+        require(cast.status().get("portal_connections") == joins_before, "the client reconnected")
+    with story.step("4", f"curl {APP_URL} works, through a proxy address of the client's resolver", cast.processes):
+        asked_before = cast.processes["public-dns"].log()
         cast.wait(lambda: answers(cast, APP_URL), SOON_S, f"{APP_URL} answers", client)
         resolved = cast.lab.node("client").run(["getent", "ahostsv4", APP_NAME]).check().stdout.split()[0]
         require(resolved.startswith(("100.96.", "100.97.", "100.98.")), f"{APP_NAME} is {resolved}")
         story.say(f"{APP_NAME} is {resolved} to this client; the public resolver is not asked for it any more")
-        asked = cast.processes["public-dns"].log().count(APP_NAME)
-        require(asked == asked_before, "the name leaked to the public resolver")
+        asked = cast.processes["public-dns"].log()[len(asked_before) :]
+        require(APP_NAME not in asked, "the name leaked to the public resolver")
 
 
 def big_download(story: Story, cast: Cast) -> None:
     """A gigabyte arrives whole; the wan sees none of its text."""
-    with story.step("4", "1 GB by the plain path, a port opened for the comparison", [cast.processes["app"]]):
+    with story.step("4", "1 GB by the plain path, a port opened for the comparison", cast.processes):
         with opened_port(cast), captured(cast, "plain") as plain_capture:
             plain = cast.download(f"{PLAIN_URL}/bytes/{DOWNLOAD_BYTES}")
         require(app.MARKER in plain_capture(), "the capture does not even see the plain path's text")
@@ -159,7 +157,7 @@ def big_download(story: Story, cast: Cast) -> None:
     wanted = app.digest(DOWNLOAD_BYTES)
     for url in (APP_URL, CIDR_URL):
         text = f"1 GB from {url} has the right checksum"
-        with story.step("4", text, list(cast.processes.values())):
+        with story.step("4", text, cast.processes):
             with captured(cast, "tunnel") as tunnel_capture:
                 done = cast.download(f"{url}bytes/{DOWNLOAD_BYTES}")
             require(done.received == DOWNLOAD_BYTES, f"{done.received} bytes arrived, not {DOWNLOAD_BYTES}")
@@ -178,7 +176,7 @@ def big_download(story: Story, cast: Cast) -> None:
 
 def path_is_shown(story: Story, cast: Cast, number: str, kind: str) -> None:
     """The client names the path it uses."""
-    with story.step(number, f"the path is {kind}", list(cast.processes.values())):
+    with story.step(number, f"the path is {kind}", cast.processes):
         cast.wait(lambda: path_of(cast).get("kind") == kind, SOON_S, f"the path is {kind}")
         path = path_of(cast)
         require(kind != "direct" or path["remote"].startswith("203.0.113.31:"), f"the far end is {path['remote']}")
@@ -188,10 +186,10 @@ def path_is_shown(story: Story, cast: Cast, number: str, kind: str) -> None:
 
 def relayed_download(story: Story, cast: Cast) -> None:
     """Through the relay, where no hole can be punched."""
-    with story.step("6", "symmetric NATs on both sides: it works all the same", list(cast.processes.values())):
+    with story.step("6", "symmetric NATs on both sides: it works all the same", cast.processes):
         cast.wait(lambda: answers(cast, APP_URL), SOON_S, f"{APP_URL} answers", cast.processes["client"])
     path_is_shown(story, cast, "6", "relayed")
-    with story.step("6", "100 MB through the relay have the right checksum", list(cast.processes.values())):
+    with story.step("6", "100 MB through the relay have the right checksum", cast.processes):
         done = cast.download(f"{CIDR_URL}bytes/{RELAYED_BYTES}")
         require(done.digest == app.digest(RELAYED_BYTES), "the checksum is wrong")
         story.say(f"{done.gbit_per_s:.2f} Gbit/s")
@@ -202,7 +200,7 @@ def relayed_download(story: Story, cast: Cast) -> None:
 
 def filters_hold(story: Story, cast: Cast) -> None:
     """What is not allowed is refused."""
-    with story.step("7", "a port that the filter does not allow is refused", list(cast.processes.values())):
+    with story.step("7", "a port that the filter does not allow is refused", cast.processes):
         for url in ("http://10.9.0.2:8081/", f"http://{APP_NAME}:8081/"):
             began = time.monotonic()
             answer = cast.curl(url)
@@ -210,7 +208,7 @@ def filters_hold(story: Story, cast: Cast) -> None:
             story.say(f"{last_line(answer.stderr)} ({time.monotonic() - began:.2f} s)")
         served = cast.curl("http://10.9.0.2:8081/", node="gateway-1")
         require(served.returncode == 0, "nothing listens on that port, so the refusal shows nothing")
-    with story.step("7", "a neighbour of the app, outside the resource, is refused", list(cast.processes.values())):
+    with story.step("7", "a neighbour of the app, outside the resource, is refused", cast.processes):
         require(cast.curl(NEIGHBOUR_URL, node="gateway-1").returncode == 0, "the neighbour does not listen at all")
         require(cast.curl(NEIGHBOUR_URL, timeout_s=2).returncode != 0, "the neighbour answered")
 
@@ -220,7 +218,7 @@ def filters_hold(story: Story, cast: Cast) -> None:
 
 def policy_is_removed(story: Story, cast: Cast, account: Account) -> None:
     """Access ends at once, and the client says why."""
-    with story.step("8", "a policy is removed: the running download stops within 1 s", list(cast.processes.values())):
+    with story.step("8", "a policy is removed: the running download stops within 1 s", cast.processes):
         command = [
             "curl",
             "--silent",
@@ -241,7 +239,7 @@ def policy_is_removed(story: Story, cast: Cast, account: Account) -> None:
         except TimeoutError:
             raise LabError("the download still runs after 1 s") from None
         story.say(f"stopped after {time.monotonic() - began:.2f} s: {last_line(running.log())}")
-    with story.step("8", "the client sees why", list(cast.processes.values())):
+    with story.step("8", "the client sees why", cast.processes):
         ended = [row for row in cast.status().get("denials", []) if row["resource"] == "wiki by address"]
         require(ended, "the status says nothing of it")
         story.say(f"{ended[-1]['resource']}: {ended[-1]['reason']}, {ended[-1]['flows_cut']} flow ended")
@@ -254,12 +252,12 @@ def policy_is_removed(story: Story, cast: Cast, account: Account) -> None:
 
 def gateway_is_killed(story: Story, cast: Cast) -> None:
     """Another gateway of the site takes over."""
-    with story.step("9", "a second gateway of the site joins", list(cast.processes.values())):
+    with story.step("9", "a second gateway of the site joins", cast.processes):
         second = cast.start_gateway("gateway-2")
         cast.wait(lambda: len(online_gateways(cast)) == 2, SOON_S, "both gateways are online", second)
         require(answers(cast, APP_URL), "the app does not answer")
     text = "the gateway in use is killed: new connections work through the other within 5 s"
-    with story.step("9", text, list(cast.processes.values())):
+    with story.step("9", text, cast.processes):
         used = gateway_in_use(cast)
         cast.processes[used].kill()
         began = time.monotonic()
@@ -271,22 +269,6 @@ def gateway_is_killed(story: Story, cast: Cast) -> None:
 
 
 # --- helpers ---
-
-
-def portal_of(cast: Cast) -> list[Process | None]:
-    """The portal, if it was started."""
-    return [cast.processes.get("portal")]
-
-
-@contextmanager
-def logs_on_failure(story: Story, cast: Cast) -> Iterator[None]:
-    """Shows every program's last lines if the block fails; for steps that start programs."""
-    try:
-        yield
-    except Exception:
-        for process in cast.processes.values():
-            story.show_log(process)
-        raise
 
 
 def answers(cast: Cast, url: str, timeout_s: float = 2.0) -> bool:
@@ -304,11 +286,6 @@ def gateway_in_use(cast: Cast) -> str:
     gateway_id = cast.resource("wiki").get("gateway_id")
     rows = cast.admin("gateways", "list", "--site", "office")
     return next((str(row["name"]) for row in rows if row["id"] == gateway_id), "nobody")
-
-
-def joins_of(cast: Cast) -> int:
-    """How often the client joined the portal, by its own log."""
-    return cast.processes["client"].log().count("portal joined")
 
 
 def seen_on_wan(cast: Cast) -> str:
@@ -373,7 +350,7 @@ def last_line(text: str) -> str:
 def wait_joined(cast: Cast) -> None:
     """Waits until client and gateway are in."""
     client, gateway = cast.processes["client"], cast.processes["gateway-1"]
-    cast.wait(lambda: cast.status().get("portal") == "up", SOON_S, "the client joins", client)
+    cast.wait(lambda: cast.status().get("portal") == "connected", SOON_S, "the client joins", client)
     cast.wait(lambda: "gateway-1" in online_gateways(cast), SOON_S, "the gateway joins", gateway)
 
 

@@ -2,12 +2,13 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from wardgate.lab.process import Process
 
 LOG_LINES = 12
+NOBODY: Mapping[str, Process] = {}
 
 
 class StepFailed(Exception):
@@ -34,11 +35,11 @@ class Story:
         print(f"\n{self._paint(text, '1')}", flush=True)
 
     @contextmanager
-    def step(self, number: str, text: str, concerned: Sequence[Process | None] = ()) -> Iterator[None]:
+    def step(self, number: str, text: str, concerned: Mapping[str, Process] = NOBODY) -> Iterator[None]:
         """Tells one step when it is done, or shows what its processes last said.
 
         Args:
-            concerned: Whose logs are shown if the step fails; the list may grow while the step runs.
+            concerned: Whose logs are shown if the step fails, by name; may grow while the step runs.
 
         Raises:
             StepFailed: Something in it went wrong.
@@ -48,9 +49,8 @@ class Story:
             yield
         except Exception as error:
             print(f"  {self._paint('✗', '31;1')} {number:<3} {text}\n      {error}", flush=True)
-            for process in concerned:
-                if process is not None:
-                    self.show_log(process)
+            for name, process in concerned.items():
+                self._show_log(name, process)
             raise StepFailed(number, text, error) from error
         print(f"  {self._paint('✓', '32;1')} {number:<3} {text}  ({time.monotonic() - began:.1f} s)", flush=True)
 
@@ -63,10 +63,9 @@ class Story:
         """How long the story has taken so far."""
         return time.monotonic() - self._began
 
-    def show_log(self, process: Process) -> None:
-        """The last lines that a program wrote."""
+    def _show_log(self, name: str, process: Process) -> None:
         state = "runs" if process.running else f"ended with {process.returncode}"
-        print(f"      --- last lines of {process.node} ({state}):", flush=True)
+        print(f"      --- last lines of {name} on {process.node} ({state}):", flush=True)
         for line in process.log(LOG_LINES).splitlines():
             print(f"      {line}")
 
