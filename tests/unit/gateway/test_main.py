@@ -1,6 +1,8 @@
 """A whole gateway process on a host of its own: it joins, sets the host up, and takes all of it back."""
 
 import asyncio
+import os
+import sys
 from pathlib import Path
 
 from tests.unit.io.fake_portal import FakePortal, until
@@ -115,6 +117,35 @@ def test_second_gateway_on_the_same_interface_is_told_and_the_first_keeps_its_ho
         assert still == ["wardgate"]
 
     asyncio.run(body())
+
+
+@in_namespace
+def test_killed_process_leaves_nothing_that_the_next_one_does_not_take_away() -> None:
+    async def body() -> None:
+        bring_loopback_up()
+        async with FakePortal(("init", INIT)).listening() as portal:
+            killed = await started(portal.url)
+            await until(lambda: addresses("tun-test"))
+            killed.kill()
+            await killed.wait()
+            left_behind = tables()
+
+            process = await started(portal.url)
+            await until(lambda: addresses("tun-test") and portal.joins == 2)
+            during = tables()
+            process.terminate()
+
+            assert await process.wait() == 0
+            assert (left_behind, during, tables()) == (["wardgate"], ["wardgate"], [])
+            assert addresses("tun-test") == set()
+
+    asyncio.run(body())
+
+
+async def started(url: str) -> asyncio.subprocess.Process:
+    words = ("gateway", "--api-url", url, "--id", "gw1", "--interface", "tun-test", "--health-check-addr", "none")
+    environment = {**os.environ, "WARDGATE_TOKEN": ".t"}
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "wardgate.cli", *words, env=environment)
 
 
 def settings(url: str, health_address: SocketAddr | None = None) -> GatewaySettings:
