@@ -342,7 +342,7 @@ def last_line(text: str) -> str:
 def wait_joined(cast: Cast) -> None:
     """Waits until client and gateway are in."""
     client, gateway = cast.processes["client"], cast.processes["gateway-1"]
-    cast.wait(lambda: cast.status().get("portal") == "connected", SOON_S, "the client joins", client)
+    cast.wait(lambda: cast.status().get("portal") == "up", SOON_S, "the client joins", client)
     cast.wait(lambda: "gateway-1" in online_gateways(cast), SOON_S, "the gateway joins", gateway)
 
 
