@@ -51,6 +51,26 @@ class Disconnected:
 AgentEvent = Nominated | Disconnected
 
 
+class LearningLimit:
+    """How fast peer-reflexive candidates may come up: two symmetric NATs would make each other new ones for ever."""
+
+    BURST = 4
+    EVERY_S = 5.0
+
+    def __init__(self) -> None:
+        self._credit = float(self.BURST)
+        self._at = 0.0
+
+    def take(self, now: float) -> bool:
+        """Whether one more may be learned now."""
+        self._credit = min(self.BURST, self._credit + (now - self._at) / self.EVERY_S)
+        self._at = now
+        if self._credit < 1.0:
+            return False
+        self._credit -= 1.0
+        return True
+
+
 class Agent(Protocol):
     """Finds out which pairs of local and remote candidates work, and which of them is best."""
 

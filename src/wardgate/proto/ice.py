@@ -8,16 +8,17 @@ the controlled end follows. Sans-IO: after each call, drain `poll_event` and `po
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from wardgate.proto.agent import AgentEvent, Disconnected, Nominated, Pair, PairTransmit
+from wardgate.proto.agent import AgentEvent, Disconnected, LearningLimit, Nominated, Pair, PairTransmit
 from wardgate.wire import stun
 from wardgate.wire.addresses import RandomBytes, SocketAddr
 from wardgate.wire.candidates import Candidate, Kind
 from wardgate.wire.stun import Builder, Message, MessageClass, Method
 
 MAX_LOCALS = 16
-MAX_REMOTES = 48
+MAX_REMOTES = 32
+MAX_LEARNED = 6
 MAX_INVALIDATED = 64
-MAX_PAIRS = 128
+MAX_PAIRS = 160
 MAX_OUTSTANDING = 8
 MAX_OPTIMISTIC = 2
 FIRST_RTO_S = 0.01
@@ -71,6 +72,7 @@ class _Check:
     check_at: float | None
     sent: int = 0
     sent_at: float = float("-inf")
+    was_triggered: bool = False
     outstanding: dict[bytes, float] = field(default_factory=dict)
     succeeded: bool = False
     succeeded_at: float = float("-inf")
@@ -110,6 +112,7 @@ class IceAgent:
         self._checks: dict[Pair, _Check] = {}
         self._check_by_id: dict[bytes, _Check] = {}
         self._primary: Pair | None = None
+        self._learning = LearningLimit()
         self._was_connected = False
         self._disconnected_at: float | None = None
         self._doubt_at: float | None = None
@@ -172,7 +175,7 @@ class IceAgent:
         known = self._remotes.get(candidate.address)
         if known and known.kind is not Kind.PRFLX:
             return
-        if known is None and len(self._remotes) >= MAX_REMOTES:
+        if known is None and not self._make_room(candidate.kind, now):
             self.counts["remotes refused"] += 1
             return
         self._remotes[candidate.address] = candidate
@@ -184,6 +187,20 @@ class IceAgent:
             return
         for local in list(self._locals.values()):
             self._add_pair(local, candidate, now)
+
+    def _make_room(self, kind: Kind, now: float) -> bool:
+        """Whether there is room for another candidate; of those learned from checks the oldest goes."""
+        learned = [address for address, known in self._remotes.items() if known.kind is Kind.PRFLX]
+        if kind is not Kind.PRFLX:
+            return len(self._remotes) - len(learned) < MAX_REMOTES
+        if not self._learning.take(now):
+            return False
+        in_use = self._primary.remote if self._primary else None
+        unused = [address for address in learned if address != in_use]
+        for address in unused[: max(len(learned) - MAX_LEARNED + 1, 0)]:
+            del self._remotes[address]
+            self._drop([pair for pair in self._checks if pair.remote == address], now)
+        return True
 
     def remove_remote(self, address: SocketAddr, now: float) -> None:
         """Forgets the peer's candidate of that address, and does not learn it again from checks."""
@@ -245,8 +262,8 @@ class IceAgent:
         if not check.succeeded:
             if check.check_at is None:
                 check.sent, check.unanswered_at = 0, None
-            if now >= check.sent_at + _TRIGGER_SPACING_S:
-                check.check_at = now
+            if not check.was_triggered and now >= check.sent_at + _TRIGGER_SPACING_S:
+                check.was_triggered, check.check_at = True, now
         self._elect(now)
         return True
 
@@ -413,6 +430,8 @@ class IceAgent:
         if check.unanswered_at is None:
             check.unanswered_at = now
         check.sent += 1
+        # One triggered check between two regular ones, or ends that hear no answers would go on as fast as they can.
+        check.was_triggered = check.was_triggered and check.sent_at + self._gap(check) > now
         check.sent_at = now
         check.check_at = now + self._gap(check)
 

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from wardgate.proto.agent import AgentEvent, Nominated, Pair, PairTransmit
+from wardgate.proto.agent import AgentEvent, LearningLimit, Nominated, Pair, PairTransmit
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.candidates import Candidate, Kind
 from wardgate.wire.probes import Probe, decode_probe, encode_probe
@@ -22,6 +22,7 @@ PROBE_GAP_S = 1.0
 KEEPALIVE_S = 25.0
 URGENT_GAP_S = 0.15
 PRIMARY_CHECK_S = 0.5
+MAX_UNPROVEN_PROBES = 2
 LADDER_GAPS_S = (0.005, 0.005, 0.01, 0.01, 0.02, 0.05, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 ANSWER_CACHE_S = 10.0
 MAX_ANSWERS = 16
@@ -44,6 +45,8 @@ class _Path:
     sequence: int = 0
     outstanding: dict[int, float] = field(default_factory=dict)
     rtt_s: float | None = None
+    was_triggered: bool = False
+    woken_at: float = float("-inf")
     ladder_at: float | None = None
     ladder_step: int = 0
 
@@ -86,6 +89,7 @@ class PathAgent:
         self._peer_initiations = 0
         self._data_seen_at = 0.0
         self._primary_due_at: float | None = None
+        self._learning = LearningLimit()
         self._transmits: deque[PairTransmit] = deque()
         self._events: deque[AgentEvent] = deque()
 
@@ -137,6 +141,7 @@ class PathAgent:
                 if path.remote == known:
                     path.remote = candidate
             self._promote_best()
+            self.check_primary(now)
             return
         self._add_pairs(list(self._locals.values()), [candidate], now)
         if self._probing:
@@ -239,7 +244,7 @@ class PathAgent:
         if path and self._probing and self._primary_due_at is None:
             self._probe(path, now)
             path.probe_at = now + URGENT_GAP_S
-            self._primary_due_at = now + PRIMARY_CHECK_S
+            self._primary_due_at = now + max(PRIMARY_CHECK_S, 2.5 * (path.rtt_s or 0.0))
 
     def handle_probe(self, pair: Pair, packet: bytes, now: float) -> bool:
         """Takes an inner packet and returns whether it was a probe, whatever became of it."""
@@ -258,9 +263,12 @@ class PathAgent:
         if path is None or path.rtt_s is not None or not self._probing:
             return
         if path.probe_at is None:
-            path.probes = 0
-        if now - path.probed_at >= _TRIGGER_SPACING_S:
-            path.probe_at = now
+            # Where requests arrive but answers do not, two ends would keep waking each other up for ever.
+            if now < path.woken_at + KEEPALIVE_S:
+                return
+            path.probes, path.woken_at = 0, now
+        if not path.was_triggered and now >= path.probed_at + _TRIGGER_SPACING_S:
+            path.was_triggered, path.probe_at = True, now
 
     def _handle_reply(self, pair: Pair, probe: Probe, now: float) -> None:
         path = self._paths.get(pair)
@@ -295,8 +303,12 @@ class PathAgent:
 
     def _consider(self, path: _Path) -> None:
         current = self._paths.get(self._primary) if self._primary else None
-        if current is None or (path is not current and _is_better(path, current)):
+        if current is None or (path is not current and (_is_better(path, current) or self._is_unproven(current, path))):
             self._set_primary(path.pair)
+
+    def _is_unproven(self, current: _Path, measured: _Path) -> bool:
+        """Whether a primary that a handshake seeded has had its chance to answer: it may work one way only."""
+        return current.rtt_s is None and measured.rtt_s is not None and current.probes > MAX_UNPROVEN_PROBES
 
     def _promote_best(self) -> None:
         for path in self._measured():
@@ -319,10 +331,14 @@ class PathAgent:
         if pair.local not in self._locals:
             self.add_local(Candidate.host(pair.local), now)
         if pair.remote not in self._remotes:
+            if not self._learning.take(now):
+                self.counts["peer-reflexive candidates refused"] += 1
+                return None
             candidate = Candidate(Kind.PRFLX, pair.remote, pair.remote)
             self._evict(Kind.PRFLX, now)
             self._remotes[pair.remote] = candidate
             self._add_pairs(list(self._locals.values()), [candidate], now)
+            self.check_primary(now)  # the peer's NAT may have changed its mapping
         return self._paths.get(pair)
 
     def _evict(self, kind: Kind, now: float) -> None:
@@ -404,6 +420,8 @@ class PathAgent:
         if len(path.outstanding) > MAX_OUTSTANDING:
             del path.outstanding[next(iter(path.outstanding))]
         path.sequence = (path.sequence + 1) & 0xFFFF
+        # One triggered probe between two regular ones.
+        path.was_triggered = path.was_triggered and path.probed_at + self._gap(path) > now
         path.probe_at, path.probed_at = now + self._gap(path), now
         path.probes += 1
         self._transmits.append(PairTransmit(path.pair, encode_probe(probe), True))
