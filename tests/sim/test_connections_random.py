@@ -160,3 +160,9 @@ def test_symmetric_nats_do_not_crowd_out_the_relay_with_candidates_learned_from_
         scene.suffer(*misfortune)
 
     assert scene.recovers_within(10.0)
+
+
+def test_very_slow_paths_are_not_taken_for_dead_ones() -> None:
+    scene = Scene(False, ("cone", "port"), ("symmetric", "address"), (0.04, 0.2, 0.2), 361)
+
+    assert scene.recovers_within(10.0)

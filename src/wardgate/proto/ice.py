@@ -294,7 +294,7 @@ class IceAgent:
         check.unanswered_at, check.sent = None, 0
         check.check_at = now + self._timers.max_rto_s
         self._disconnected_at = None
-        if self._doubt_at is not None and now >= self._doubt_at + DOUBT_ELECT_S:
+        if self._doubt_at is not None and now >= self._doubt_at + self._doubt_elect_s():
             self._doubt_due_at = now
         self._elect(now)
         return True
@@ -305,7 +305,7 @@ class IceAgent:
         """Data goes unanswered: checks every pair at once and soon believes only those that answer."""
         if self._doubt_at is not None:
             return
-        self._doubt_at, self._doubt_due_at = now, now + DOUBT_ELECT_S
+        self._doubt_at, self._doubt_due_at = now, now + self._doubt_elect_s()
         for check in self._checks.values():
             if check.succeeded or check.check_at is not None:
                 check.sent, check.check_at = 0, now
@@ -345,8 +345,8 @@ class IceAgent:
         return max(fresh or working, key=self._priority, default=None)
 
     def _is_fresh(self, check: _Check, now: float) -> bool:
-        missing = check.unanswered_at is not None and now >= check.unanswered_at + STALE_AFTER_S
-        return not missing
+        patience_s = max(STALE_AFTER_S, 2.5 * (check.rtt_s or 0.0))
+        return check.unanswered_at is None or now < check.unanswered_at + patience_s
 
     def _best_controlled(self) -> _Check | None:
         """The best of those chosen together; what the other end has since left for another no longer counts."""
@@ -387,17 +387,22 @@ class IceAgent:
         doubt_at = self._doubt_at
         if doubt_at is None or now < self._doubt_due_at:
             return
-        self._doubt_due_at = doubt_at + DOUBT_FAIL_S
+        fail_at = doubt_at + self._doubt_elect_s() + DOUBT_FAIL_S - DOUBT_ELECT_S
+        self._doubt_due_at = fail_at
         answered = [check for check in self._checks.values() if check.succeeded_at > doubt_at]
         if answered:
             self._doubt_at = None
             for check in self._checks.values():
                 if check.succeeded_at <= doubt_at:
                     check.succeeded = False
-        elif now >= doubt_at + DOUBT_FAIL_S:
+        elif now >= fail_at:
             self._doubt_at = None
             if self._controlling:
                 self._events.append(Disconnected("no connectivity check was answered"))
+
+    def _doubt_elect_s(self) -> float:
+        """How long an answer may take; longer on slow paths."""
+        return max(DOUBT_ELECT_S, 2.0 * (self.rtt_s() or 0.0))
 
     def _watch_connection(self, now: float) -> None:
         if not self._was_connected or any(check.succeeded for check in self._checks.values()):

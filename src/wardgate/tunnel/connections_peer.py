@@ -419,9 +419,14 @@ class Connection:
         if last is None or not self._is_confirmed:
             self._handshakes.initiate(now, force=True)
             self._first_handshakes = 0
-            self._first_handshake_at = now + FIRST_HANDSHAKE_GAPS_S[0]
+            self._first_handshake_at = now + self._first_gap_s()
         elif now - last >= REHANDSHAKE_AFTER_S:
             self._handshakes.initiate(now)
+
+    def _first_gap_s(self) -> float:
+        """When to repeat the first initiation; on a slow path not before its answer can be here."""
+        gap_s = FIRST_HANDSHAKE_GAPS_S[min(self._first_handshakes, len(FIRST_HANDSHAKE_GAPS_S) - 1)]
+        return max(gap_s, 1.5 * (self._agent.rtt_s() or 0.0))
 
     def _drain_handshakes(self, now: float) -> None:
         while event := self._handshakes.poll_event():
@@ -471,8 +476,7 @@ class Connection:
             self._set_idle(activity, now)
         if self._first_handshake_at is not None and now >= self._first_handshake_at:
             self._first_handshakes += 1
-            gap = FIRST_HANDSHAKE_GAPS_S[min(self._first_handshakes, len(FIRST_HANDSHAKE_GAPS_S) - 1)]
-            self._first_handshake_at = now + gap
+            self._first_handshake_at = now + self._first_gap_s()
             self._handshakes.initiate(now, force=True)
         self._handshakes.handle_timeout(now)
         self._agent.handle_timeout(now)
@@ -499,7 +503,7 @@ class Connection:
         """Doubts a peer that leaves data unanswered; with ICE its agent knows better when to give up."""
         unanswered = self._is_confirmed and activity.first_unanswered_at != 0.0
         since = max(activity.first_unanswered_at, self._alive_at) if unanswered else None
-        match self._watcher.handle_unanswered(since, now):
+        match self._watcher.handle_unanswered(since, now, self._agent.rtt_s() or 0.0):
             case Doubt.CHECK_PATH:
                 self._agent.check_primary(now)
             case Doubt.TRY_EVERY_PATH:

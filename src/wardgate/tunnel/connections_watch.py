@@ -29,18 +29,19 @@ class Watch:
         self._step_at = 0.0
         self._since = 0.0
 
-    def handle_unanswered(self, since: float | None, now: float) -> Doubt | None:
+    def handle_unanswered(self, since: float | None, now: float, rtt_s: float = 0.0) -> Doubt | None:
         """Takes since when data is unanswered, and gives the step that is due now, each once.
 
         Args:
             since: `None` if nothing is.
+            rtt_s: Of the path; slow ones get more patience.
         """
         if since is None:
             self._step = 0
             return None
         if since != self._since:
             self._step, self._since = 0, since
-        due_at, doubt = self._next(since)
+        due_at, doubt = self._next(since + max(0.0, 2.0 * rtt_s - CHECK_AFTER_S / 2))
         if doubt is None or now < due_at:
             return None
         self._step, self._step_at = self._step + 1, now

@@ -31,3 +31,10 @@ def test_process_that_was_stopped_still_gives_every_step_its_time() -> None:
     times: list[tuple[float | None, float]] = [(10.0, 60.0), (10.0, 60.1), (10.0, 60.4), (10.0, 61.0), (10.0, 61.9)]
 
     assert steps(times) == [(60.0, Doubt.CHECK_PATH), (60.4, Doubt.TRY_EVERY_PATH), (61.9, Doubt.GIVE_UP)]
+
+
+def test_slow_path_gets_more_patience() -> None:
+    watch = Watch()
+
+    assert watch.handle_unanswered(10.0, 11.5, rtt_s=0.6) is None
+    assert watch.handle_unanswered(10.0, 11.8, rtt_s=0.6) is Doubt.CHECK_PATH
