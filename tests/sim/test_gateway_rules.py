@@ -257,3 +257,25 @@ def test_a_tcp_connection_that_idles_keeps_its_port() -> None:
     lab.run(5.0)
 
     assert b"echo:late" in [packet.payload for packet in at_client(lab)]
+
+
+def test_a_ping_of_an_odd_code_does_not_go_round_for_ever() -> None:
+    lab = connected(network())
+
+    enter(lab, ip.icmp_message(CLIENT_V4, APP, 8, 1, b"\0\7\0\1"))
+
+    assert [packet.icmp_code for packet in lab.lan.received] == [1]
+
+
+def test_protocols_without_ports_pass_both_ways() -> None:
+    lab = connected(network())
+    there = ip.ip_packet(CLIENT_V4, APP, 47, b"\0\0\x08\0there")
+    back = ip.ip_packet(APP, CLIENT_V4, 47, b"\0\0\x08\0back")
+
+    lab.client.send(there)
+    lab.run(1.0)
+    lab.lan.send(back)
+    lab.run(1.0)
+
+    assert [packet.raw for packet in lab.lan.received] == [there]
+    assert [packet.raw for packet in at_client(lab)] == [back]

@@ -180,7 +180,7 @@ class ClientState:
         key = packet.key
         verdict = Forward(key, key, number, resource_id)
         if self._flows.install(peer, verdict, now, from_peer=False) is None:
-            self.counters["dropped_flow_table_full"] += 1
+            self.counters["dropped_not_installed"] += 1
             return
         self.counters["flows_installed"] += 1
         self._access.revocations.found(key)
@@ -537,7 +537,7 @@ class ClientState:
                 is_portal_up=self._is_portal_up,
                 paths=path_snapshots(self._connections, self._epoch),
                 traffic=self._flows.traffic(),
-                counters={**self.counters, **self._connections.counts, "flow_table_full": self._flows.refused},
+                counters={**self.counters, **self._connections.counts, **self._flows.counters()},
                 now=self._now,
                 epoch=self._epoch,
             )

@@ -134,7 +134,7 @@ class GatewayState:
             return
         if self._flows.install(peer, verdict, now, from_peer=True) is None:
             client.release(verdict.inner, now)
-            self.counters["dropped_flow_table_full"] += 1
+            self.counters["dropped_not_installed"] += 1
             return
         self.counters["flows_installed"] += 1
         self._packets.extend(self._engine.handle_inner(peer, packet.raw, now))
@@ -472,7 +472,7 @@ class GatewayState:
                 own=self._own,
                 is_portal_up=self._is_portal_up,
                 paths=path_snapshots(self._connections, self._epoch),
-                counters={**self.counters, **self._connections.counts, "flow_table_full": self._flows.refused},
+                counters={**self.counters, **self._connections.counts, **self._flows.counters()},
                 now=self._now,
                 epoch=self._epoch,
             )

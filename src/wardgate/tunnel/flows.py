@@ -17,6 +17,7 @@ from wardgate.wire.ip import ICMP, ICMPV6, TCP, UDP, FlowKey, Packet
 
 UNCONFIRMED_IDLE_S: Final = 60.0
 IDLE_S: Final = {TCP: 2 * 3600 + 4 * 60.0, UDP: 120.0, ICMP: 120.0, ICMPV6: 120.0}
+REINSTALL_S: Final = 0.01
 KEPT_REPORTS: Final = 1024
 KEPT_TOTALS: Final = 4096
 _EXPIRY_BATCH: Final = 4096
@@ -58,8 +59,11 @@ Verdict = Forward | Refuse | Drop
 
 
 def opens_flow(packet: Packet) -> bool:
-    """Whether the native table can hold a flow that starts with this packet; others are decided one by one."""
-    return packet.protocol in (TCP, UDP) or packet.is_echo_request
+    """Whether the native table can hold a flow that starts with this packet; others are decided one by one.
+
+    Of ICMP only a proper echo request does; a protocol without ports makes one flow between two addresses.
+    """
+    return packet.icmp_type is None or (packet.is_echo_request and packet.icmp_code == 0)
 
 
 def transmits(datagrams: Iterable[tuple[tuple[str, int] | None, tuple[str, int], bytes]]) -> list[Transmit]:
@@ -124,13 +128,22 @@ class FlowTable:
         self._ended: deque[EndedFlow] = deque()
         self.reports: deque[FlowReport] = deque(maxlen=KEPT_REPORTS)
         self.refused = 0
+        self.returned = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def install(self, peer: PeerIndex, verdict: Forward, now: float, *, from_peer: bool) -> InstalledFlow | None:
-        """Puts a flow into the native table, in place of one with the same keys. `None` if it is full (counted)."""
+        """Puts a flow into the native table, in place of one with the same keys.
+
+        Returns:
+            `None` if the table is full, or had this flow a moment ago and its packet came back all the same (both
+            counted): a packet that both sides read differently must not go round for ever.
+        """
         for stale in (self._by_inner.get((peer, verdict.inner)), self._by_host.get(verdict.host)):
+            if stale is not None and stale.peer == peer and now - stale.installed_at < REINSTALL_S:
+                self.returned += 1
+                return None
             if stale is not None:
                 report = self._engine.remove_flow(stale.flow_id)
                 self._finish([stale], [] if report is None else [report])
@@ -184,6 +197,10 @@ class FlowTable:
             if len(reports) < _EXPIRY_BATCH:
                 break
         return ended
+
+    def counters(self) -> dict[str, int]:
+        """What was not installed, by reason."""
+        return {"flows_refused_table_full": self.refused, "flows_refused_packet_returned": self.returned}
 
     def traffic(self) -> dict[ResourceId, Traffic]:
         """What each resource's flows carried, those that ended included."""
