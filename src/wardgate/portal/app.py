@@ -53,8 +53,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if hub.db.is_sqlite:
-            await hub.db.migrate()
+        await hub.db.prepare()
         tasks = [asyncio.create_task(Dispatcher(hub).run()), asyncio.create_task(_repeat_jobs(hub))]
         state.is_ready = True
         try:

@@ -150,6 +150,9 @@ class Dispatcher:
         target = self._hub.presence.client(account_id, receiver)
         if target is not None:
             target.reject(initiator, grant["resource_id"], grant["id"])
+        client = self._hub.presence.client(account_id, initiator)
+        if client is not None:
+            client.grant_ended(ResourceId(grant["resource_id"]), grant["id"])
         effects.resets.setdefault(initiator, set()).add(ResourceId(grant["resource_id"]))
 
     def _device_changed(

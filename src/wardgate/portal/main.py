@@ -69,6 +69,7 @@ def serve(
     with _reported():
         settings = read_settings(config, **flags)
         configure_logging(settings.log_level)
+        asyncio.run(_prepare(settings))
         _Server(uvicorn.Config(create_app(settings), **uvicorn_options(settings))).run_or_exit(settings)
 
 
@@ -179,6 +180,15 @@ def _show(made: dict[str, str], secret: str, text: str, as_json: bool) -> None:
         return
     print(f"wardgate portal: {text}", file=sys.stderr)
     print(made[secret])
+
+
+async def _prepare(settings: Settings) -> None:
+    """Finds what is wrong with the database before anything listens."""
+    db = Database(settings.database, SystemClock())
+    try:
+        await db.prepare()
+    finally:
+        await db.close()
 
 
 async def _nothing(db: Database) -> None:

@@ -38,6 +38,7 @@ class Pending:
     """A request that waits for its gateway."""
 
     ref: str
+    authorization_id: str
     answer: portal.AuthorizationCreated
     timer: Timer
 
@@ -222,7 +223,7 @@ class Asks:
                 "flow_logs_ingest_token": views.ingest_token(facts, "initiator"),
             }
         )
-        self._await_ack(facts.resource.id, ref, answer)
+        self._await_ack(facts, ref, answer)
         gateway.create(
             portal.CreateAuthorization(
                 ref=ref,
@@ -238,12 +239,13 @@ class Asks:
             Grant(facts.authorization_id, facts.expires_at),
         )
 
-    def _await_ack(self, resource_id: ResourceId, ref: str, answer: portal.AuthorizationCreated) -> None:
+    def _await_ack(self, facts: GrantFacts, ref: str, answer: portal.AuthorizationCreated) -> None:
+        resource_id = facts.resource.id
         older = self._pending.pop(resource_id, None)
         if older is not None:
             older.timer.cancel()
         timer = self._hub.clock.call_later(ACK_WAIT_S, lambda: self._timed_out(resource_id, ref))
-        self._pending[resource_id] = Pending(ref, answer, timer)
+        self._pending[resource_id] = Pending(ref, facts.authorization_id, answer, timer)
 
     def _acknowledged(self, resource_id: ResourceId, ref: str) -> None:
         pending = self._pending.get(resource_id)
@@ -254,6 +256,13 @@ class Asks:
         pending.timer.cancel()
         self._hub.metrics.authorizations.labels("created").inc()
         self._channel.push(pending.answer)
+
+    def revoke(self, resource_id: ResourceId, authorization_id: str) -> None:
+        """A grant ended before its gateway acknowledged it: the acknowledgement will not count."""
+        pending = self._pending.get(resource_id)
+        if pending is not None and pending.authorization_id == authorization_id:
+            pending.timer.cancel()
+            del self._pending[resource_id]
 
     def _timed_out(self, resource_id: ResourceId, ref: str) -> None:
         pending = self._pending.get(resource_id)

@@ -211,6 +211,10 @@ class ClientChannel(Channel):
         self._resets |= reset or set()
         self._is_stale.set()
 
+    def grant_ended(self, resource_id: ResourceId, authorization_id: str) -> None:
+        """A grant of this client was deleted, whatever it was waiting for."""
+        self._asks.revoke(resource_id, authorization_id)
+
     def circumstances(self, *, is_verified: bool) -> Circumstances:
         """What conditions look at: of this connection, now."""
         return Circumstances(

@@ -56,6 +56,23 @@ class Database:
         async with self._engine.execution_options(write=True).begin() as connection:
             await connection.run_sync(_upgrade)
 
+    async def prepare(self) -> None:
+        """Migrates an SQLite file; a server's tables are migrated by hand, and only checked here.
+
+        Raises:
+            SettingError: The tables are of another version.
+        """
+        if self.is_sqlite:
+            await self.migrate()
+            return
+        try:
+            async with self._engine.connect() as connection:
+                heads = await connection.run_sync(lambda one: MigrationContext.configure(one).get_current_heads())
+        except (SQLAlchemyError, OSError) as error:
+            raise SettingError(f"database: it cannot be reached: {error}") from None
+        if list(heads) != _revisions()[:1]:
+            raise SettingError("database: its tables are of another version: run `wardgate portal migrate` first")
+
     async def close(self) -> None:
         """Lets go of all connections."""
         await self._engine.dispose()

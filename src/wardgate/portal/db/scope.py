@@ -19,7 +19,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from wardgate.errors import InvalidInput, NotFound
 from wardgate.ids import AccountId
-from wardgate.portal.db.tables import NOT_AUDITED, REDACTED, Account, Base, ChangeLog, OutboxEntry, TenantRow
+from wardgate.portal.db.tables import (
+    NOT_AUDITED,
+    REDACTED,
+    Account,
+    Base,
+    ChangeLog,
+    ClientToken,
+    Device,
+    GatewayToken,
+    OutboxEntry,
+    TenantRow,
+)
 from wardgate.portal.domain.checks import is_uuid
 from wardgate.portal.domain.subjects import Subject
 
@@ -151,9 +162,19 @@ class UnitOfWork(Scope):
         if inspect_row(row).deleted or row not in self.session:
             return  # a second path of references led here
         before = as_json(row)
+        await self._forget_token(row)
         await self.session.delete(row)
         await self.session.flush()
         self._changes.append(Change(row.__tablename__, "delete", before, None))
+
+    async def _forget_token(self, row: Base) -> None:
+        """Devices no longer name a token that is deleted."""
+        columns: dict[type[Base], str] = {ClientToken: "client_token_id", GatewayToken: "gateway_token_id"}
+        column = columns.get(type(row))
+        if column is not None:
+            of_token = self.select(Device).filter_by(**{column: as_json(row)["id"]})
+            for device in await self.all(of_token):
+                await self.update(device, silent=True, **{column: None})
 
     async def record(self) -> None:
         """Writes outbox and change log for what was changed so far."""

@@ -235,6 +235,16 @@ async def test_a_rotated_gateway_token_is_replaced_when_it_was_never_used(db: Da
         assert await unit.find(type(issued.row), issued.row.id) is None
 
 
+async def test_devices_forget_a_token_that_is_deleted(db: Database) -> None:
+    lab = await make_lab(db)
+    grant = await make_grant(db, lab)
+    async with db.writing(lab.subject) as unit:
+        device = await devices.get_client(unit, grant.initiating_device_id)
+        await unit.update(device, client_token_id=lab.client_token_id)
+        await tokens.delete_client_tokens(unit, lab.actor.id)
+        assert device.client_token_id is None
+
+
 async def test_changes_are_logged_without_secrets_and_with_their_subject(db: Database) -> None:
     lab = await make_lab(db)
     await make_grant(db, lab)

@@ -268,6 +268,26 @@ async def test_a_grant_that_ends_while_access_stays_makes_the_client_ask_again(
     assert (await client.next()).event == "resource_created_or_updated"
 
 
+async def test_an_acknowledgement_that_comes_after_the_revocation_grants_nothing(
+    server: PortalUnderTest, lab: Lab
+) -> None:
+    assert lab.policy
+    gateway, client = await server.gateway(lab), await server.client(lab)
+    await client.take(portal.ClientInit)
+    await ask(lab, client)
+    request = await gateway.take(portal.CreateAuthorization)
+    async with server.hub.db.writing(lab.subject) as unit:
+        await policies.delete_policy(unit, lab.policy.id)
+    assert await gateway.take(portal.RejectAccess)
+
+    await gateway.send(portal.AuthorizationAcknowledged(ref=request.ref))
+    await gateway.next(portal.REPLY)
+    server.clock.advance(20)
+
+    assert await client.take(portal.ResourceDeleted)
+    assert await client.settle() == []
+
+
 async def test_an_unrelated_policy_is_not_heard_of(server: PortalUnderTest, lab: Lab) -> None:
     client, gateway = await granted(server, lab)
     async with server.hub.db.writing(lab.subject) as unit:
