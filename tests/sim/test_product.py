@@ -162,7 +162,6 @@ def test_a_port_outside_the_filter_is_refused_by_the_client_itself() -> None:
     assert errors(lab) == [(str(APP), 3, 13)]
     assert lab.portal.asks == []
     assert lab.client.state.snapshot()["refusals"][0]["reason"] == "filter"
-    assert lab.client.state.snapshot()["refused"][0]["reason"] == "the resource does not allow TCP port 22"
 
 
 def test_a_port_outside_the_filter_is_refused_by_the_gateway_too() -> None:
@@ -214,8 +213,6 @@ def test_a_removed_policy_resets_the_running_connection_and_says_why() -> None:
     assert int.from_bytes(reset.raw[24:28], "big") == 7008
     denial = lab.client.state.snapshot()["denials"][-1]
     assert (denial["resource"], denial["reason"], denial["flows_cut"]) == ("lab", "access_removed", 1)
-    (ended,) = lab.client.state.snapshot()["ended"]
-    assert (ended["resource"], ended["reason"]) == ("lab", "access was removed; 1 running connection(s) were ended")
     assert lab.gateways[0].state.snapshot()["flows"] == 0
 
 

@@ -1,18 +1,16 @@
 """What `client status` shows of a client, as plain JSON (see `docs/contracts.md`).
 
-Times are unix seconds, but for those that end in `_s` (seconds ago) and those in `ended` and `refused` (ISO 8601).
+Times are unix seconds, but for those that end in `_s`: seconds ago.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from wardgate.client.access import ACCESS_REMOVED, RESOURCE_CHANGED, Access
-from wardgate.client.denials import Denial, Refusal
+from wardgate.client.access import Access
 from wardgate.client.gateways import GatewayOnClient
 from wardgate.ids import ResourceId
 from wardgate.tunnel.flows import Traffic
-from wardgate.wire.ip import ICMP, ICMPV6, TCP, UDP, IpAddress
+from wardgate.wire.ip import IpAddress
 from wardgate.wire.portal import ClientResource
 
 
@@ -37,13 +35,11 @@ def client_snapshot(view: ClientView) -> dict[str, Any]:
         "addresses": [str(address) for address in view.own],
         "ipv4": next((str(address) for address in view.own if address.version == 4), None),
         "ipv6": next((str(address) for address in view.own if address.version == 6), None),
-        "portal": "connected" if view.is_portal_up else "disconnected",
+        "portal": "up" if view.is_portal_up else "down",
         "resources": [_resource(resource, view) for resource in view.access.resources.all()],
         "gateways": [_gateway(gateway, view) for gateway in view.access.gateways.all()],
         "denials": _denials(view),
         "refusals": _refusals(view),
-        "ended": [_ended(one, view) for one in view.access.denials.denials if one.reason in _ENDED],
-        "refused": [_refused(one, view) for one in view.access.denials.refusals],
         "counters": dict(sorted(view.counters.items())),
     }
 
@@ -84,42 +80,6 @@ def _gateway(gateway: GatewayOnClient, view: ClientView) -> dict[str, Any]:
         "resources": sorted(gateway.numbers),
         "path": view.paths.get(gateway.gateway_id),
     }
-
-
-_ENDED = (ACCESS_REMOVED, RESOURCE_CHANGED)
-_WHY = {
-    ACCESS_REMOVED: "access was removed",
-    RESOURCE_CHANGED: "the resource was changed",
-    "filter": "the resource does not allow",
-    "gateway_prohibited": "the gateway does not allow",
-    "no_resource": "no resource covers",
-}
-_PROTOCOLS = {ICMP: "ping", ICMPV6: "ping", TCP: "TCP port", UDP: "UDP port"}
-
-
-def _ended(denial: Denial, view: ClientView) -> dict[str, Any]:
-    flows = f"; {denial.flows_cut} running connection(s) were ended" if denial.flows_cut else ""
-    return {
-        "resource": denial.resource_name,
-        "reason": f"{_WHY[denial.reason]}{flows}",
-        "at": _iso(denial.at + view.epoch),
-    }
-
-
-def _refused(refusal: Refusal, view: ClientView) -> dict[str, Any]:
-    resource = None if refusal.resource_id is None else view.access.resources.get(refusal.resource_id)
-    what = _PROTOCOLS.get(refusal.protocol, f"protocol {refusal.protocol}")
-    port = f" {refusal.port}" if refusal.protocol in (TCP, UDP) else ""
-    return {
-        "resource": None if resource is None else resource.name,
-        "destination": refusal.destination,
-        "reason": f"{_WHY.get(refusal.reason, refusal.reason)} {what}{port}",
-        "at": _iso(refusal.at + view.epoch),
-    }
-
-
-def _iso(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")
 
 
 def _denials(view: ClientView) -> list[dict[str, Any]]:

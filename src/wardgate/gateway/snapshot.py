@@ -30,7 +30,7 @@ def gateway_snapshot(view: GatewayView) -> dict[str, Any]:
         "role": "gateway",
         "at": view.now + view.epoch,
         "addresses": [str(address) for address in view.own],
-        "portal": "connected" if view.is_portal_up else "disconnected",
+        "portal": "up" if view.is_portal_up else "down",
         "clients": [_client(client_id, view) for client_id in sorted(view.clients)],
         "flows": len(view.flows),
         "traffic": {
