@@ -166,3 +166,10 @@ def test_very_slow_paths_are_not_taken_for_dead_ones() -> None:
     scene = Scene(False, ("cone", "port"), ("symmetric", "address"), (0.04, 0.2, 0.2), 361)
 
     assert scene.recovers_within(10.0)
+
+
+def test_answers_from_before_a_roam_do_not_bring_the_old_address_back() -> None:
+    scene = Scene(True, None, None, (0.2, 0.2, 0.003), 764)
+    scene.suffer("roam", 1.0)
+
+    assert scene.recovers_within(10.0)

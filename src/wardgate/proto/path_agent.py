@@ -243,8 +243,9 @@ class PathAgent:
         path = self._paths.get(self._primary) if self._primary else None
         if path and self._probing and self._primary_due_at is None:
             self._probe(path, now)
-            path.probe_at = now + URGENT_GAP_S
-            self._primary_due_at = now + max(PRIMARY_CHECK_S, 2.5 * (path.rtt_s or 0.0))
+            rtt_s = path.rtt_s or 0.0
+            path.probe_at = now + max(URGENT_GAP_S, 1.2 * rtt_s)
+            self._primary_due_at = now + max(PRIMARY_CHECK_S, 2.5 * rtt_s)
 
     def handle_probe(self, pair: Pair, packet: bytes, now: float) -> bool:
         """Takes an inner packet and returns whether it was a probe, whatever became of it."""
@@ -292,6 +293,7 @@ class PathAgent:
             return
         for path in self._paths.values():
             path.rtt_s = None
+            path.outstanding.clear()  # what is still on its way tells of the time before
             if path.probe_at is None or path.probes >= PROBE_BUDGET:
                 path.restart(now)
             else:
@@ -395,6 +397,8 @@ class PathAgent:
             if path.probe_at is not None and now >= path.probe_at:
                 if self._is_quiet(path):
                     path.probe_at = None
+                elif path.pair == self._primary and path.probes >= PROBE_BUDGET and self._primary_due_at is None:
+                    self.check_primary(now)
                 else:
                     self._probe(path, now)
         if self._primary_due_at is not None and now >= self._primary_due_at:

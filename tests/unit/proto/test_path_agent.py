@@ -198,7 +198,7 @@ def test_without_a_primary_every_pair_is_probed_for_ever() -> None:
 def test_outstanding_probes_are_bounded_and_old_numbers_are_ignored() -> None:
     agent = established(RELAYED)
     first = probes_by_pair(drain(agent))[DIRECT]
-    run(agent, 0.0, until=30.0)
+    keep_up(agent, until=30.0)
 
     reply(agent, DIRECT, first, 30.0)
 
@@ -220,7 +220,7 @@ def test_reply_counts_only_on_its_pair_with_its_current_number() -> None:
 
 def test_request_is_answered_on_its_pair_and_wakes_a_quiet_one() -> None:
     agent = established(RELAYED)
-    run(agent, 0.0, until=30.0)
+    keep_up(agent, until=30.0)
     request = encode_probe(Probe(False, 99, 5))
 
     assert agent.handle_probe(DIRECT, request, 40.0)
@@ -272,7 +272,7 @@ def test_rekey_never_moves_the_primary() -> None:
 
 def test_initiation_by_another_path_has_the_primary_checked() -> None:
     agent = established(RELAYED)
-    run(agent, 0.0, until=30.0)
+    keep_up(agent, until=30.0)
 
     agent.send_answer(DIRECT, INIT, RESPONSE, 30.0, data_received_at=0.0)
     answered, checked = drain(agent)
@@ -284,13 +284,22 @@ def test_initiation_by_another_path_has_the_primary_checked() -> None:
 
 def test_primary_that_answers_its_check_stays() -> None:
     agent = established(RELAYED)
-    run(agent, 0.0, until=30.0)
+    keep_up(agent, until=30.0)
 
     agent.check_primary(30.0)
     reply(agent, RELAYED, probes_by_pair(drain(agent))[RELAYED], 30.1)
     run(agent, 30.1, until=32.0)
 
     assert agent.primary == RELAYED
+
+
+def test_keepalive_of_the_primary_that_stays_unanswered_clears_it() -> None:
+    agent = established(RELAYED)
+    keep_up(agent, until=30.0)
+
+    run(agent, 30.0, until=30.0 + KEEPALIVE_S + 1.0)
+
+    assert agent.primary is None
 
 
 def test_two_initiations_without_data_between_clear_the_primary() -> None:
@@ -437,6 +446,19 @@ def run(agent: PathAgent, now: float, until: float) -> list[tuple[float, PairTra
         agent.handle_timeout(now)
         sent += [(now, transmit) for transmit in drain(agent)]
     return sent
+
+
+def keep_up(agent: PathAgent, *, until: float) -> None:
+    """Lets time pass while the peer answers on the relayed pair alone."""
+    now = 0.0
+    while (at := agent.poll_timeout()) is not None and at <= until:
+        now = max(now, at)
+        agent.handle_timeout(now)
+        for transmit in drain(agent):
+            if transmit.pair == RELAYED:
+                reply(agent, RELAYED, transmit.payload, now)
+        while agent.poll_event():
+            pass
 
 
 def probes_by_pair(sent: Iterable[PairTransmit]) -> dict[Pair, bytes]:
