@@ -17,7 +17,7 @@ MISFORTUNES = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     iceless=st.booleans(),
     client_nat=NATS,
