@@ -1,9 +1,9 @@
 """The types of the compiled module: the whole seam between Python and Rust.
 
-Python decides, Rust forwards. The `Engine` owns three exact-match tables: sessions (keys, counters, replay window), paths
-(where a peer's datagrams go) and flows (5-tuple -> rewrite and forward). A hit never touches Python; a miss is an upcall.
-Every call takes its time as an argument (monotonic seconds, CLOCK_MONOTONIC) and does no I/O; `TunnelIo` is the shell of
-threads and sockets around an engine. Addresses are `(host text, port)` tuples.
+Python decides, Rust forwards. The `Engine` owns three exact-match tables: sessions (keys, counters, replay window),
+paths (where a peer's datagrams go) and flows (5-tuple -> rewrite and forward). A hit never touches Python; a miss is an
+upcall. Every call takes its time as an argument (monotonic seconds, CLOCK_MONOTONIC) and does no I/O; `TunnelIo` is the
+shell of threads and sockets around an engine. Addresses are `(host text, port)` tuples.
 """
 
 from typing import Literal, final
@@ -15,7 +15,7 @@ Datagram = tuple[Addr | None, Addr, bytes]
 class HandshakeError(Exception):
     """The Noise message is malformed, not for us, or fails authentication. The object that raised is unchanged."""
 
-# --- Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, construction and identifier of WireGuard; keys never leave Rust -------------
+# --- Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, construction and identifier of WireGuard; keys never leave Rust ---
 
 @final
 class StaticKey:
@@ -78,7 +78,7 @@ def xchacha20poly1305_seal(key: bytes, nonce: bytes, aad: bytes, plaintext: byte
 def xchacha20poly1305_open(key: bytes, nonce: bytes, aad: bytes, ciphertext: bytes) -> bytes:
     """Raises `HandshakeError` if it does not authenticate."""
 
-# --- upcalls -----------------------------------------------------------------------------------------------------------
+# --- upcalls ---
 
 @final
 class PacketUpcall:
@@ -113,8 +113,8 @@ class SessionUpcall:
     """Something about a peer's sessions that Python has to act on.
 
     Attributes:
-        kind: `confirmed`: the first valid packet of a session that we answered; `missing`: a packet wanted to leave and no
-            session could seal it (at most one such upcall a peer and second); `exhausted`: counter near its end.
+        kind: `confirmed`: the first valid packet of a session that we answered; `missing`: a packet wanted to leave
+            and no session could seal it (at most one such upcall a peer and second); `exhausted`: counter near its end.
         local_index: The session's; 0 for `missing`.
     """
 
@@ -124,16 +124,16 @@ class SessionUpcall:
 
 Upcall = PacketUpcall | DatagramUpcall | SessionUpcall
 
-# --- tables ------------------------------------------------------------------------------------------------------------
+# --- tables ---
 
 @final
 class Flow:
     """One flow to install: both directions at once.
 
-    "Outbound" is the direction of the flow's first packet. `inner` is how outbound packets look inside the tunnel, `host`
-    how they look on the TUN device; they differ where a gateway translates. For ICMP echo both ports are the identifier
-    (type by direction: request outbound, reply inbound, or the other way round if `icmp_reply_first`); for protocols
-    without ports they are 0.
+    "Outbound" is the direction of the flow's first packet. `inner` is how outbound packets look inside the tunnel,
+    `host` how they look on the TUN device; they differ where a gateway translates. For ICMP echo both ports are the
+    identifier (type by direction: request outbound, reply inbound, or the other way round if `icmp_reply_first`); for
+    protocols without ports they are 0.
 
     Attributes:
         from_peer: The first packet came through the tunnel (a gateway, mostly); else it came from the TUN device.
@@ -319,7 +319,7 @@ class TunnelIo:
     def step_counters(self) -> dict[str, int]:
         """Batches, system calls, GSO and GRO sizes, errors of the two threads."""
 
-# --- the lab --------------------------------------------------------------------------------------------------------
+# --- the lab ---
 
 LinkCounters = tuple[int, int, int, int, float]
 """Frames delivered, their bytes, those dropped on a full wire, those refused, and how late the latest was (s)."""
@@ -345,7 +345,7 @@ class DelayLine:
     def stop(self) -> None:
         """Ends the thread and lets go of the devices; harmless when repeated."""
 
-# --- relay -------------------------------------------------------------------------------------------------------------
+# --- relay ---
 
 def decode_channel_data(datagram: bytes) -> tuple[int, bytes] | None:
     """Channel and payload as the forwarder reads them; for tests."""
@@ -354,8 +354,8 @@ def decode_channel_data(datagram: bytes) -> tuple[int, bytes] | None:
 class RelayIo:
     """A relay's sockets, and one native thread that forwards channel data between them without the GIL.
 
-    A channel that was added carries data both ways, also to another allocation of this relay. What is no data of a known
-    channel is dropped and counted, except STUN messages on the listening port: these are upcalls.
+    A channel that was added carries data both ways, also to another allocation of this relay. What is no data of a
+    known channel is dropped and counted, except STUN messages on the listening port: these are upcalls.
     """
 
     def __init__(

@@ -12,13 +12,11 @@ from typing import Annotated, Any, TextIO, TypeVar, cast
 
 import structlog
 import typer
-import uvicorn
 
 from wardgate.errors import NotFound, SettingError, WardgateError
 from wardgate.ids import AccountId
-from wardgate.portal.app import create_app, uvicorn_options
 from wardgate.portal.clock import SystemClock
-from wardgate.portal.config import Settings, read_settings
+from wardgate.portal.config import read_settings
 from wardgate.portal.db.accounts import find_account, find_actor
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import UnitOfWork
@@ -66,45 +64,12 @@ def serve(
 ) -> None:
     """Serve devices, the REST API and the pages until stopped."""
     flags = {"listen": listen, "database": database, "external_url": external_url, "log_level": log_level}
+    from wardgate.portal.server import run
+
     with _reported():
         settings = read_settings(config, **flags)
         configure_logging(settings.log_level)
-        asyncio.run(_prepare(settings))
-        _Server(uvicorn.Config(create_app(settings), **uvicorn_options(settings))).run_or_exit(settings)
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that says where it listens."""
-
-    def run_or_exit(self, settings: Settings) -> None:
-        """Serves until a signal comes.
-
-        Raises:
-            SettingError: The address cannot be listened on.
-        """
-        try:
-            self.run()
-        except SystemExit:
-            if not self.started:
-                raise SettingError(f"listen: {settings.listen} cannot be used, see the error above") from None
-            raise
-        if not self.started:
-            raise SettingError("the portal could not start, see the error above")
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Ends in an orderly way; a signal that asked for it is answered, so the exit status is 0."""
-        await super().shutdown(sockets)
-        self._captured_signals.clear()
-
-    async def startup(self, sockets: Any = None) -> None:
-        """Starts, and prints the address once connections are taken."""
-        await super().startup(sockets)
-        if self.started:
-            for server in self.servers:
-                for socket in server.sockets:
-                    host, port = socket.getsockname()[:2]
-                    host = f"[{host}]" if ":" in host else host
-                    print(f"wardgate portal: listening on http://{host}:{port}", flush=True)
+        run(settings)
 
 
 @app.command()
@@ -180,15 +145,6 @@ def _show(made: dict[str, str], secret: str, text: str, as_json: bool) -> None:
         return
     print(f"wardgate portal: {text}", file=sys.stderr)
     print(made[secret])
-
-
-async def _prepare(settings: Settings) -> None:
-    """Finds what is wrong with the database before anything listens."""
-    db = Database(settings.database, SystemClock())
-    try:
-        await db.prepare()
-    finally:
-        await db.close()
 
 
 async def _nothing(db: Database) -> None:

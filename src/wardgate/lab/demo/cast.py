@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ WARDGATE = Path(sys.executable).with_name("wardgate")
 PORTAL_URL = "http://203.0.113.10:8080"
 API_URL = "ws://203.0.113.10:8080"
 POLL_S = 0.05
+NOTHING: Mapping[str, str] = {}
 
 FETCH = """
 import hashlib, sys
@@ -94,14 +95,19 @@ class Cast:
         """Starts a relay."""
         return self.start_member("relay", node, "relay", "--public-ip4-addr", address)
 
-    def start_gateway(self, node: str = "gateway-1") -> Process:
+    def start_gateway(self, node: str = "gateway-1", env: Mapping[str, str] = NOTHING) -> Process:
         """Starts a gateway."""
-        identity = {"WARDGATE_NAME": node, "WARDGATE_ID": node}
+        identity = {"WARDGATE_NAME": node, "WARDGATE_ID": node, **env}
         return self.start_member("gateway", node, "gateway", env=identity)
 
-    def start_client(self) -> Process:
+    def start_client(self, env: Mapping[str, str] = NOTHING) -> Process:
         """Starts the client, which also answers for the host's name resolution."""
-        identity = {"WARDGATE_NAME": "laptop", "WARDGATE_ID": "laptop", "WARDGATE_DNS_CONTROL": "etc-resolv-conf"}
+        identity = {
+            "WARDGATE_NAME": "laptop",
+            "WARDGATE_ID": "laptop",
+            "WARDGATE_DNS_CONTROL": "etc-resolv-conf",
+            **env,
+        }
         return self.start_member("client", "client", "client", "up", env=identity)
 
     # --- questions ---

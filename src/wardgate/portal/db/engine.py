@@ -4,15 +4,12 @@ SQLite runs in WAL mode with one writer at a time; who waits for the writer wait
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -23,6 +20,7 @@ from wardgate.portal.clock import Clock
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.domain.subjects import Subject
 
+NEWEST_VERSION: Final = len(list((Path(__file__).parent / "migrations" / "versions").glob("[0-9]*.py")))
 APPLICATION_ID: Final = 0x57_41_52_44  # "WARD", at offset 68 of the file
 _SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
@@ -39,8 +37,7 @@ class Database:
         """
         parsed = _parse(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        if self.is_sqlite and parsed.database:
-            _check_file(Path(parsed.database))
+        self._version = _checked_version(Path(parsed.database)) if self.is_sqlite and parsed.database else 0
         self._clock = clock
         self._engine = _create_engine(parsed, self.is_sqlite)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
@@ -53,8 +50,18 @@ class Database:
         Raises:
             SettingError: The tables are of a newer version.
         """
+        if self._version == NEWEST_VERSION and await self._has_newest_revision():
+            return
+        from wardgate.portal.db.migrate import upgrade
+
         async with self._engine.execution_options(write=True).begin() as connection:
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(upgrade)
+        self._version = NEWEST_VERSION
+
+    async def _has_newest_revision(self) -> bool:
+        async with self._engine.connect() as connection:
+            found = await connection.execute(text("SELECT version_num FROM alembic_version"))
+            return list(found.scalars()) == [f"{NEWEST_VERSION:04}"]
 
     async def prepare(self) -> None:
         """Migrates an SQLite file; a server's tables are migrated by hand, and only checked here.
@@ -65,12 +72,14 @@ class Database:
         if self.is_sqlite:
             await self.migrate()
             return
+        from wardgate.portal.db.migrate import is_current
+
         try:
             async with self._engine.connect() as connection:
-                heads = await connection.run_sync(lambda one: MigrationContext.configure(one).get_current_heads())
+                is_ready = await connection.run_sync(is_current)
         except (SQLAlchemyError, OSError) as error:
             raise SettingError(f"database: it cannot be reached: {error}") from None
-        if list(heads) != _revisions()[:1]:
+        if not is_ready:
             raise SettingError("database: its tables are of another version: run `wardgate portal migrate` first")
 
     async def close(self) -> None:
@@ -166,46 +175,36 @@ def _on_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
 
 
-def _check_file(path: Path) -> None:
-    """Looks at the header alone, so that a file which is not ours stays as it is."""
+def _checked_version(path: Path) -> int:
+    """The version of the tables in a file, 0 for none; only looks, so that a file which is not ours stays as it is."""
     if not path.parent.is_dir():
         raise SettingError(f"database: the directory {path.parent} does not exist")
     try:
         with path.open("rb") as file:
             header = file.read(100)
     except FileNotFoundError:
-        return
+        return 0
     except OSError as error:
         raise SettingError(f"database: {path} cannot be read: {error.strerror}") from None
     if not header:
-        return
+        return 0
     if not header.startswith(_SQLITE_MAGIC) or len(header) < 100:
         raise SettingError(f"database: {path} is not an SQLite database; it was left untouched")
-    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+    owner, version = int.from_bytes(header[68:72], "big"), int.from_bytes(header[60:64], "big")
+    if owner == 0 and path.with_name(path.name + "-wal").exists():
+        owner, version = _unwritten_header(path)
+    if owner != APPLICATION_ID:
         raise SettingError(f"database: {path} belongs to another program; it was left untouched")
-    newest = len(_revisions())
-    if int.from_bytes(header[60:64], "big") > newest:
+    if version > NEWEST_VERSION:
         raise SettingError(f"database: {path} was made by a newer version of Wardgate; it was left untouched")
+    return version
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
-def _revisions() -> list[str]:
-    return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
-
-
-def _upgrade(connection: Connection) -> None:
-    known = _revisions()
-    current = MigrationContext.configure(connection).get_current_heads()
-    if any(revision not in known for revision in current):
-        raise SettingError("database: it was made by a newer version of Wardgate; it was left untouched")
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.exec_driver_sql(f"PRAGMA user_version = {len(known)}")
+def _unwritten_header(path: Path) -> tuple[int, int]:
+    """Owner and version as the write-ahead log has them: a portal that was killed did not copy them to the file."""
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            values = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    except sqlite3.Error:
+        return 0, 0
+    return int(values[0]), int(values[1])

@@ -1,5 +1,6 @@
 """Which files are opened, and that the migrations make the tables."""
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -91,3 +92,19 @@ def test_a_wrong_url_is_a_setting_error(url: str, clock: ManualClock) -> None:
 async def test_migrating_twice_changes_nothing(db: Database) -> None:
     await db.migrate()
     assert await db.is_available()
+
+
+async def test_a_database_whose_portal_was_killed_at_its_first_start_opens_again(tmp_path: Path) -> None:
+    path = tmp_path / "portal.db"
+    killed = Database(f"sqlite:///{path}", ManualClock())
+    await killed.migrate()
+    copy = tmp_path / "copy.db"
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    await killed.close()
+
+    opened = Database(f"sqlite:///{copy}", ManualClock())
+    await opened.prepare()
+
+    assert await opened.is_available()
+    await opened.close()

@@ -1,0 +1,65 @@
+"""The server around the application: says where it listens, and what keeps it from that."""
+
+import asyncio
+from typing import Any
+
+import uvicorn
+
+from wardgate.errors import SettingError
+from wardgate.portal.app import create_app, uvicorn_options
+from wardgate.portal.clock import SystemClock
+from wardgate.portal.config import Settings
+from wardgate.portal.db.engine import Database
+
+
+def run(settings: Settings) -> None:
+    """Serves until a signal comes.
+
+    Raises:
+        SettingError: The database or the address cannot be used.
+    """
+    asyncio.run(_prepare(settings))
+    _Server(uvicorn.Config(create_app(settings), **uvicorn_options(settings))).run_or_exit(settings)
+
+
+async def _prepare(settings: Settings) -> None:
+    """Finds what is wrong with the database before anything listens."""
+    db = Database(settings.database, SystemClock())
+    try:
+        await db.prepare()
+    finally:
+        await db.close()
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says where it listens."""
+
+    def run_or_exit(self, settings: Settings) -> None:
+        """Serves until a signal comes.
+
+        Raises:
+            SettingError: The address cannot be listened on.
+        """
+        try:
+            self.run()
+        except SystemExit:
+            if not self.started:
+                raise SettingError(f"listen: {settings.listen} cannot be used, see the error above") from None
+            raise
+        if not self.started:
+            raise SettingError("the portal could not start, see the error above")
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Ends in an orderly way; a signal that asked for it is answered, so the exit status is 0."""
+        await super().shutdown(sockets)
+        self._captured_signals.clear()
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Starts, and prints the address once connections are taken."""
+        await super().startup(sockets)
+        if self.started:
+            for server in self.servers:
+                for socket in server.sockets:
+                    host, port = socket.getsockname()[:2]
+                    host = f"[{host}]" if ":" in host else host
+                    print(f"wardgate portal: listening on http://{host}:{port}", flush=True)
