@@ -46,6 +46,7 @@ def joined(directory: Path, nat: NatKind, client_env: dict[str, str], gateway_en
     story = Story()
     with playing(story, directory, topologies.demo(nat, nat)) as cast:
         steps.portal_starts(story, cast)
+        steps.operator(cast, "features", "--account", "corp", "--disable", "iceless")
         cast.start_relay()
         cast.start_gateway(env=gateway_env)
         cast.start_client(env=client_env)

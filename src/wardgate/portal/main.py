@@ -121,6 +121,25 @@ def client_token(
     _show(made, "token", "client token, shown this once:", as_json)
 
 
+@app.command()
+def features(
+    account: _Account,
+    enable: Annotated[list[str] | None, typer.Option("--enable", help="A feature to switch on; repeat it.")] = None,
+    disable: Annotated[list[str] | None, typer.Option("--disable", help="A feature to switch off; repeat it.")] = None,
+    database: _Database = None,
+    as_json: _Json = False,
+) -> None:
+    """Show an account's features, after switching some on or off; connected devices hear of it when they next join."""
+    wanted = dict.fromkeys(enable or (), True) | dict.fromkeys(disable or (), False)
+    with _reported():
+        shown = _run(database, lambda db: _features(db, account, wanted))
+    if as_json:
+        print(json.dumps(shown))
+        return
+    for name, is_on in sorted(shown.items()):
+        print(f"{name:<20}{'on' if is_on else 'off'}")
+
+
 @app.command("relay-token")
 def relay_token(database: _Database = None, as_json: _Json = False) -> None:
     """Create a token for relays and print it, once."""
@@ -180,6 +199,12 @@ async def _client_token(db: Database, slug: str, actor: str, days: int) -> dict[
             unit, row.id, fields, actor_types=("service_account", "account_user", "account_admin_user")
         )
     return {"id": issued.row.id, "token": issued.text}
+
+
+async def _features(db: Database, slug: str, wanted: dict[str, bool]) -> dict[str, bool]:
+    async with db.writing(await _system_of(db, slug)) as unit:
+        account = await accounts.set_features(unit, wanted)
+        return {name: bool(account.features.get(name)) for name in accounts.FEATURES}
 
 
 async def _system_of(db: Database, slug: str) -> Subject:
