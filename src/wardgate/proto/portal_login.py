@@ -6,7 +6,7 @@ Source: portal protocol, sections 1.1 (URL, headers) and 1.6 (errors on connect)
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -17,6 +17,11 @@ Component = Literal["client", "gateway", "relay"]
 
 MAX_RETRY_AFTER_S: Final = 86400.0
 """A portal that asks for more patience than a day is taken to have erred."""
+
+SPOKEN_RELEASES: Final[Mapping[str, str]] = {"headless-client": "1.5.11", "gateway": "1.6.0", "relay": "1.0.0"}
+"""The release of each component whose protocol ours speaks. Portals decide by it which gateways fit a client, how they
+write patterns and sites for it, and which resources it is told of; a version of our own numbering would be taken for a
+program of 2023 (portal protocol, section 8)."""
 
 _SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _MAX_DETAIL: Final = 300
@@ -54,10 +59,14 @@ def login_url(
     return urlunsplit((scheme, parts.netloc, path, urlencode(query), ""))
 
 
-def user_agent(os_name: str, os_version: str, component: str, version: str, arch: str, kernel: str) -> str:
-    """`<os>/<os version> <component>/<version> (<arch>; <kernel>)`, ASCII alone."""
+def user_agent(os_name: str, os_version: str, component: str, our_version: str, arch: str, kernel: str) -> str:
+    """`<os>/<os version> <component>/<release> (<arch>; <kernel>) wardgate/<our version>`, ASCII alone.
+
+    The release is the one of `SPOKEN_RELEASES`; portals read no further than that.
+    """
     details = "; ".join(text for text in (arch, kernel) if text)
-    text = f"{os_name}/{os_version} {component}/{version}" + (f" ({details})" if details else "")
+    text = f"{os_name}/{os_version} {component}/{SPOKEN_RELEASES[component]}" + (f" ({details})" if details else "")
+    text += f" wardgate/{our_version}"
     return "".join(c for c in text if " " <= c <= "~")
 
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wardgate.portal.domain import versions
 from wardgate.proto.portal_login import (
+    SPOKEN_RELEASES,
     Refusal,
     bearer,
     external_id,
@@ -56,9 +58,25 @@ def test_other_addresses_are_refused(base: str) -> None:
 
 
 def test_user_agent_is_ascii() -> None:
-    agent = user_agent("Debian", "12.0.0", "gateway", "1.5.3", "x86_64", "6.18.44-fc-v595é\n")
+    agent = user_agent("Debian", "12.0.0", "gateway", "0.1.0", "x86_64", "6.18.44-fc-v595é\n")
 
-    assert agent == "Debian/12.0.0 gateway/1.5.3 (x86_64; 6.18.44-fc-v595)"
+    assert agent == "Debian/12.0.0 gateway/1.6.0 (x86_64; 6.18.44-fc-v595) wardgate/0.1.0"
+
+
+@pytest.mark.parametrize("component", SPOKEN_RELEASES)
+def test_a_portal_reads_the_release_whose_protocol_we_speak(component: str) -> None:
+    agent = user_agent("Debian", "12", component, "0.1.0", "x86_64", "6.1")
+
+    assert versions.of_user_agent(agent) == SPOKEN_RELEASES[component]
+
+
+def test_our_programs_go_with_releases_of_this_year() -> None:
+    client, gateway = SPOKEN_RELEASES["headless-client"], SPOKEN_RELEASES["gateway"]
+
+    assert versions.is_compatible(client, gateway)
+    assert versions.is_compatible("1.5.9", gateway)
+    assert versions.is_compatible(client, "1.5.3")
+    assert versions.has_pools("Debian/12 headless-client/" + client, client)
 
 
 def test_bearer_drops_whitespace_and_refuses_nothing() -> None:
