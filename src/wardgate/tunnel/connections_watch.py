@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 CHECK_AFTER_S = 1.0
 DISTRESS_AFTER_S = 1.5
-DEAD_AFTER_S = 3.5
+DEAD_AFTER_S = 3.0
 MIN_CHECK_S = 0.4
 MIN_DISTRESS_S = 1.5
 

@@ -251,7 +251,7 @@ def gateway_is_killed(story: Story, cast: Cast) -> None:
         used = gateway_in_use(cast)
         cast.processes[used].kill()
         began = time.monotonic()
-        cast.wait(lambda: answers(cast, APP_URL, timeout_s=1.0), 30.0, "the app answers again")
+        cast.wait(lambda: answers(cast, APP_URL, timeout_s=0.5), 30.0, "the app answers again")
         took_s = time.monotonic() - began
         story.say(f"{used} was killed; the app answered {took_s:.1f} s later, through {gateway_in_use(cast)}")
         require(took_s < FAILOVER_S, f"it took {took_s:.1f} s")
