@@ -12,12 +12,15 @@ import pytest
 
 from tests.interop.relay_process import TOKEN, Portal, RunningRelay, free_port, running_relay, start_relay
 
-pytestmark = [
-    pytest.mark.interop,
-    pytest.mark.skipif(shutil.which("turnutils_uclient") is None, reason="coturn's programs are not installed"),
-]
+pytestmark = pytest.mark.interop
 
 FORWARDERS = ["--native", "--no-native"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    if shutil.which("turnutils_uclient") is None:
+        pytest.fail("not installed: coturn (apt-get install coturn)", pytrace=False)
 
 
 @pytest.fixture(scope="module")

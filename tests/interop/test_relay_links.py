@@ -12,10 +12,7 @@ from pyroute2 import netns
 from wardgate._fastpath import RelayIo
 from wardgate.wire import channel_data
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces"),
-]
+pytestmark = pytest.mark.netns
 
 PREFIX = f"wgrelay{os.getpid()}"
 SO_RCVBUFFORCE, UDP_SEGMENT = 33, 103
