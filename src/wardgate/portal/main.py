@@ -62,7 +62,7 @@ def serve(
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file with settings by name.")] = None,
 ) -> None:
-    """Serve devices, the REST API and the pages until stopped."""
+    """Serve devices and the REST API until stopped."""
     flags = {"listen": listen, "database": database, "external_url": external_url, "log_level": log_level}
     from wardgate.portal.server import run
 
