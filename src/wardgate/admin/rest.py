@@ -68,9 +68,11 @@ class RestClient:
             answer = response.json()
         except ValueError:
             answer = {}
-        if response.is_success:
-            return answer
         problem = answer if isinstance(answer, dict) else {}
+        if response.is_success:
+            if "data" not in problem:
+                raise ApiProblem(response.status_code, f"what answers at {self._http.base_url} is no Wardgate portal")
+            return answer
         detail = problem.get("detail") or problem.get("title") or response.reason_phrase
         raise ApiProblem(response.status_code, f"{detail} ({response.status_code})", problem.get("validation_errors"))
 
@@ -84,7 +86,7 @@ class RestClient:
         while True:
             page = self.request("GET", path, None, limit=str(PAGE_SIZE), page_cursor=cursor, **query)
             yield from page["data"]
-            cursor = page["metadata"].get("next_page")
+            cursor = page.get("metadata", {}).get("next_page")
             if cursor is None:
                 return
 
@@ -116,12 +118,35 @@ def is_uuid(text: str) -> bool:
     return True
 
 
+def check_url(text: str) -> None:
+    """Looks at the portal's address.
+
+    Raises:
+        SettingError: It is none.
+    """
+    try:
+        url = httpx.URL(text)
+        is_good = url.scheme in ("http", "https") and bool(url.host) and (url.port or 1) < 65536
+    except (httpx.InvalidURL, ValueError):
+        is_good = False
+    if not is_good:
+        raise SettingError(f"--url (WARDGATE_ADMIN_URL): {text!r} is not http(s)://host[:port]")
+
+
 def read_token(path: Path | None) -> str:
     """Gives the API token of the file, or of `WARDGATE_API_TOKEN`; never of a command line.
 
     Raises:
-        SettingError: There is none, or others may read the file.
+        SettingError: There is none, it cannot be one, or others may read the file.
     """
+    token = _find_token(path)
+    if not token.isascii() or not token.isprintable() or " " in token:
+        where = "WARDGATE_API_TOKEN" if path is None else f"--token-file {path}"
+        raise SettingError(f"{where}: a token is one line of printable ASCII without spaces")
+    return token
+
+
+def _find_token(path: Path | None) -> str:
     if path is None:
         token = os.environ.get("WARDGATE_API_TOKEN", "").strip()
         if not token:
@@ -132,8 +157,8 @@ def read_token(path: Path | None) -> str:
     try:
         mode = path.stat().st_mode
         token = path.read_text().strip()
-    except OSError as error:
-        raise SettingError(f"--token-file {path}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"--token-file {path} cannot be read: {error}") from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SettingError(f"--token-file {path}: others may read it; run `chmod 600 {path}`")
     if not token:

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from wardgate.admin.rest import ApiProblem, RestClient, read_token
+from wardgate.admin.rest import ApiProblem, RestClient, check_url, read_token
 from wardgate.errors import SettingError
 
 SITES = [{"id": f"00000000-0000-4000-8000-{number:012d}", "name": f"site {number}"} for number in range(250)]
@@ -57,6 +57,32 @@ def test_a_token_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
     path.chmod(0o600)
     assert read_token(path) == "secret"
+
+
+@pytest.mark.parametrize("token", ["two words", "é", "two\nlines", ""])
+def test_what_cannot_be_a_token_is_a_wrong_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    path = tmp_path / "token"
+    path.write_text(token)
+    path.chmod(0o600)
+    monkeypatch.setenv("WARDGATE_API_TOKEN", token)
+
+    with pytest.raises(SettingError, match="token-file"):
+        read_token(path)
+    with pytest.raises(SettingError, match="WARDGATE_API_TOKEN"):
+        read_token(None)
+
+
+@pytest.mark.parametrize("url", ["portal.example", "ftp://portal", "http://", "http://a:b:c", "http://h:99999"])
+def test_what_is_no_address_is_a_wrong_setting(url: str) -> None:
+    with pytest.raises(SettingError, match="WARDGATE_ADMIN_URL"):
+        check_url(url)
+
+
+def test_an_answer_that_is_no_portals_is_a_problem() -> None:
+    page = httpx.MockTransport(lambda request: httpx.Response(200, html="<p>It works!</p>"))
+
+    with RestClient("http://other.example", "t", page) as rest, pytest.raises(ApiProblem, match="no Wardgate portal"):
+        list(rest.all("/sites"))
 
 
 def client() -> RestClient:
