@@ -18,6 +18,8 @@ from wardgate.lab.topology import Link, Nat, NatKind, Topology
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="A small internet in network namespaces: hosts, NATs, links with delay and loss. Needs root, or unprivileged "
     "user namespaces.",
 )

@@ -1,13 +1,10 @@
 """Tells the story: `python -m wardgate.lab.demo [--stay]`."""
 
 import argparse
-import shutil
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +13,10 @@ from wardgate.lab import topologies
 from wardgate.lab.demo import steps
 from wardgate.lab.demo.cast import PORTAL_URL, WARDGATE, Cast
 from wardgate.lab.demo.story import StepFailed, Story
+from wardgate.lab.demo.workplace import Ended, end_on_signals, workplace
 from wardgate.lab.lab import Lab
 from wardgate.lab.process import Process
 from wardgate.lab.topology import NatKind, Topology
-
-WORD_FOR_CTRL_C = 130
 
 
 def main() -> int:
@@ -29,21 +25,19 @@ def main() -> int:
     parser.add_argument("--stay", action="store_true", help="leave the lab running and say how to look around in it")
     parser.add_argument("--keep-logs", action="store_true", help="leave the directory with logs and captures behind")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    directory = Path(tempfile.mkdtemp(prefix="wardgate-demo-"))
+    end_on_signals()
     try:
-        return stay(directory) if arguments.stay else tell(directory)
-    except KeyboardInterrupt:
-        print("\ndemo: interrupted; everything is cleaned up", flush=True)
-        return WORD_FOR_CTRL_C
+        with workplace(keep=arguments.keep_logs) as directory:
+            if arguments.keep_logs:
+                print(f"logs are kept in {directory}", flush=True)
+            return stay(directory) if arguments.stay else tell(directory)
+    except Ended as ended:
+        with suppress(OSError):  # the terminal may be gone
+            print(f"\ndemo: ended by {ended}; everything is cleaned up", flush=True)
+        return 128 + ended.number
     except LabUnavailable as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    finally:
-        if arguments.keep_logs:
-            print(f"logs are in {directory}", flush=True)
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def tell(directory: Path) -> int:
@@ -66,6 +60,8 @@ def tell(directory: Path) -> int:
     except StepFailed as failure:
         print(f"\ndemo: step {failure.number} failed after {story.elapsed_s():.0f} s", flush=True)
         return 1
+    except LabUnavailable:
+        raise
     except LabError as error:
         print(f"\ndemo: failed: {error}", flush=True)
         return 1
@@ -130,6 +126,11 @@ def stay(directory: Path) -> int:
                 time.sleep(3600)
     except StepFailed as failure:
         print(f"\ndev: step {failure.number} failed", flush=True)
+        return 1
+    except LabUnavailable:
+        raise
+    except LabError as error:
+        print(f"\ndev: failed: {error}", flush=True)
         return 1
 
 
