@@ -24,9 +24,16 @@ from wardgate.wire.addresses import SocketAddr
 MAX_TOKEN_BYTES: Final = 16384
 
 
+class EnvironmentNames(list[str]):
+    """Names of one setting; error messages show them as they are typed, not as Python writes a list."""
+
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+
 def env(*names: str) -> list[str]:
     """The environment variables of a setting: ours first, then the name that Firezone's programs know it by."""
-    return [f"WARDGATE_{names[0]}", *names[1:]]
+    return EnvironmentNames([f"WARDGATE_{names[0]}", *names[1:]])
 
 
 def fail(program: str, text: str, status: int) -> NoReturn:
@@ -41,8 +48,10 @@ def read_config_file(context: typer.Context, path: Path | None) -> Path | None:
         return None
     try:
         values = {key.replace("-", "_"): value for key, value in tomllib.loads(path.read_text()).items()}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise typer.BadParameter(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise typer.BadParameter(f"{path} is no TOML file: {error}") from None
     known = sorted(parameter.name for parameter in context.command.params if parameter.name)
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -77,7 +86,7 @@ def parse_duration(text: str) -> float:
     while position < len(text):
         part = _DURATION.match(text, position)
         if part is None:
-            raise ValueError(f"{text!r} is no duration such as 90s, 15m, 24h or 30d")
+            raise ValueError(f"{text!r} is no duration")
         unit = part[2] or "s"
         seconds += float(part[1]) * _UNITS["ms" if unit == "ms" else unit[0]]
         position = part.end()

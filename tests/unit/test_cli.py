@@ -30,6 +30,10 @@ def test_version_is_shown() -> None:
         (("gateway",), {"WARDGATE_TOKEN": ".t"}, "--api-url (WARDGATE_API_URL)"),
         (("gateway", "--api-url", "wss://portal.example"), {}, "WARDGATE_TOKEN"),
         (("gateway", "--health-check-addr", "x"), {}, "--health-check-addr"),
+        (("gateway",), {"HEALTH_CHECK_ADDR": "x"}, "(env var: 'WARDGATE_HEALTH_CHECK_ADDR, HEALTH_CHECK_ADDR')"),
+        (("relay", "--public-ip4-addr", "203.0.113.1", "extra"), {}, "unexpected extra argument"),
+        (("admin", "--url", "http://a:b:c", "account"), {}, "--url (WARDGATE_ADMIN_URL)"),
+        (("admin", "account"), {"WARDGATE_API_TOKEN": "é"}, "WARDGATE_API_TOKEN"),
         (("gateway", "--log-format", "xml"), {}, "human, json"),
         (("gateway",), {"WARDGATE_LOG_FORMAT": "xml"}, "human, json"),
         (("gateway", "--max-partition-time", "soon"), {}, "24h"),
@@ -60,6 +64,13 @@ def test_config_file_gives_defaults_and_unknown_names_are_refused(tmp_path: Path
     assert (with_good.returncode, with_bad.returncode) == (2, 2)
     assert "ftp://portal" in with_good.stderr
     assert "token; accepted are" in with_bad.stderr
+
+
+def test_help_names_the_environment_variables_of_the_portal() -> None:
+    text = CliRunner().invoke(app, ("portal", "serve", "--help")).stdout
+
+    for name in ("WARDGATE_LISTEN", "WARDGATE_DATABASE", "WARDGATE_EXTERNAL_URL", "WARDGATE_LOG_LEVEL"):
+        assert name in text
 
 
 def test_commands_say_when_no_client_runs(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from wardgate.settings import (
 )
 
 PROGRAM: Final = "wardgate gateway"
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 TokenFile = Annotated[

@@ -8,6 +8,7 @@ import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -60,6 +61,15 @@ class Settings(BaseSettings):
         host, separator, port = value.rpartition(":")
         if not separator or not host or not port.isdigit() or int(port) > 65535:
             raise ValueError("must be host:port, such as 127.0.0.1:8080")
+        return value
+
+    @field_validator("external_url", "flow_log_api_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)  # may itself raise ValueError
+            if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
+                raise ValueError("must be an address such as https://portal.example")
         return value
 
     @field_validator("log_level")

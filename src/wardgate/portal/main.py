@@ -25,7 +25,13 @@ from wardgate.portal.domain.subjects import Subject
 from wardgate.portal.services import accounts, actors, tokens
 from wardgate.portal.services.tokens import Issued
 
-app = typer.Typer(help="Run the portal.", no_args_is_help=True)
+app = typer.Typer(
+    help="Run the portal, and set its database up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # else `[env: …]` in a help text is taken for markup
+)
 
 _Database = Annotated[
     str | None,

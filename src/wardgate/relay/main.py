@@ -229,7 +229,7 @@ def _open_forwarder(settings: RelaySettings) -> Forwarder:
     )
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def relay(
     public_ip4_addr: options.PublicIpv4 = None,
     public_ip6_addr: options.PublicIpv6 = None,
@@ -248,7 +248,10 @@ def relay(
     segmentation: options.Segmentation = True,
     config: options.Config = None,
 ) -> None:
-    """Run a relay: STUN and TURN over UDP, joined to the portal."""
+    """Run a relay: STUN and TURN over UDP, joined to the portal, until SIGTERM or SIGINT.
+
+    Status 1 means that it had to end and says why, 2 that a setting is wrong.
+    """
     configure_logs(log_format, log_level)
     try:
         settings = RelaySettings(

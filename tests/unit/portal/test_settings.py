@@ -40,6 +40,8 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
         ("WARDGATE_LISTEN", "nonsense", "listen: must be host:port"),
         ("WARDGATE_LISTEN", "127.0.0.1:99999", "listen: must be host:port"),
         ("WARDGATE_LOG_LEVEL", "loud", "log_level: must be debug, info, warning or error"),
+        ("WARDGATE_EXTERNAL_URL", "portal", "external_url: must be an address"),
+        ("WARDGATE_EXTERNAL_URL", "https://[x", "external_url"),
         ("WARDGATE_CONNECT_CAPACITY", "0", "connect_capacity"),
         ("WARDGATE_TRUSTED_PROXIES", "everyone", "trusted_proxies"),
     ],
