@@ -4,9 +4,8 @@ SQLite runs in WAL mode with one writer at a time; who waits for the writer wait
 """
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,11 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from wardgate.errors import SettingError
 from wardgate.portal.clock import Clock
 from wardgate.portal.db.scope import Scope, UnitOfWork
+from wardgate.portal.db.sqlite_file import NEWEST_VERSION, checked_version
 from wardgate.portal.domain.subjects import Subject
 
-NEWEST_VERSION: Final = len(list((Path(__file__).parent / "migrations" / "versions").glob("[0-9]*.py")))
-APPLICATION_ID: Final = 0x57_41_52_44  # "WARD", at offset 68 of the file
-_SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 
@@ -37,7 +34,7 @@ class Database:
         """
         parsed = _parse(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        self._version = _checked_version(Path(parsed.database)) if self.is_sqlite and parsed.database else 0
+        self._version = checked_version(Path(parsed.database)) if self.is_sqlite and parsed.database else 0
         self._clock = clock
         self._engine = _create_engine(parsed, self.is_sqlite)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
@@ -173,38 +170,3 @@ def _on_connect(connection: Any, _record: Any) -> None:
 def _on_begin(connection: Connection) -> None:
     is_writing = connection.get_execution_options().get("write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
-
-
-def _checked_version(path: Path) -> int:
-    """The version of the tables in a file, 0 for none; only looks, so that a file which is not ours stays as it is."""
-    if not path.parent.is_dir():
-        raise SettingError(f"database: the directory {path.parent} does not exist")
-    try:
-        with path.open("rb") as file:
-            header = file.read(100)
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise SettingError(f"database: {path} cannot be read: {error.strerror}") from None
-    if not header:
-        return 0
-    if not header.startswith(_SQLITE_MAGIC) or len(header) < 100:
-        raise SettingError(f"database: {path} is not an SQLite database; it was left untouched")
-    owner, version = int.from_bytes(header[68:72], "big"), int.from_bytes(header[60:64], "big")
-    if owner == 0 and path.with_name(path.name + "-wal").exists():
-        owner, version = _unwritten_header(path)
-    if owner != APPLICATION_ID:
-        raise SettingError(f"database: {path} belongs to another program; it was left untouched")
-    if version > NEWEST_VERSION:
-        raise SettingError(f"database: {path} was made by a newer version of Wardgate; it was left untouched")
-    return version
-
-
-def _unwritten_header(path: Path) -> tuple[int, int]:
-    """Owner and version as the write-ahead log has them: a portal that was killed did not copy them to the file."""
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            values = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
-    except sqlite3.Error:
-        return 0, 0
-    return int(values[0]), int(values[1])

@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from wardgate.errors import SettingError
-from wardgate.portal.db.engine import APPLICATION_ID
+from wardgate.portal.db.sqlite_file import APPLICATION_ID
 
 
 def _config() -> Config:
