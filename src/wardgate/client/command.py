@@ -162,7 +162,7 @@ def status(socket: Socket = DEFAULT_SOCKET, as_json: AsJson = False) -> None:
         return
     from wardgate.client.status import render
 
-    render(answer)
+    print("\n".join(render(answer)))
 
 
 @app.command()

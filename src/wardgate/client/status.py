@@ -4,36 +4,34 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from wardgate.text_tables import one_line, table_lines
 
 Json = Mapping[str, Any]
 MAX_SHOWN_REASONS = 10
 
 
-def render(status: Json, console: Console | None = None) -> None:
-    """Prints the answer of a running client."""
-    console = console or Console(highlight=False, soft_wrap=True)
+def render(status: Json) -> list[str]:
+    """The answer of a running client, as lines."""
     at = float(status.get("at") or time.time())
-    console.print(f"portal      {status.get('api_url', '')} ({status.get('portal', 'down')})", markup=False)
-    console.print(f"interface   {status.get('interface', '')}  {'  '.join(status.get('addresses', []))}", markup=False)
+    lines = [
+        f"portal      {status.get('api_url', '')} ({status.get('portal', 'down')})",
+        f"interface   {status.get('interface', '')}  {'  '.join(status.get('addresses', []))}",
+    ]
     resources = status.get("resources", [])
     if not resources:
-        console.print("resources   none that this user may reach", markup=False)
+        lines.append("resources   none that this user may reach")
     else:
-        console.print()
-        console.print(_resources(resources, at))
-    for line in [*_denials(status, at), *_refusals(status, at)]:
-        console.print(line, markup=False)
+        lines += ["", *_resources(resources, at), ""]
+    return [one_line(line) for line in (*lines, *_denials(status, at), *_refusals(status, at))]
 
 
-def _resources(resources: list[Json], at: float) -> Table:
-    columns = ("RESOURCE", "ADDRESS", "SITE", "STATUS", "PATH", "RTT", "SENT", "RECEIVED", "HANDSHAKE")
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+def _resources(resources: list[Json], at: float) -> list[str]:
+    head = ("RESOURCE", "ADDRESS", "SITE", "STATUS", "PATH", "RTT", "SENT", "RECEIVED", "HANDSHAKE")
+    rows = []
     for resource in resources:
         path = resource.get("path") or {}
         sites = ", ".join(str(site.get("name", "")) for site in resource.get("sites", []))
-        table.add_row(
+        row = (
             str(resource.get("name") or "-"),
             str(resource.get("address") or "-"),
             sites or "-",
@@ -44,7 +42,8 @@ def _resources(resources: list[Json], at: float) -> Table:
             size(resource.get("received_bytes", 0)),
             "-" if path.get("last_handshake") is None else f"{age(at - path['last_handshake'])} ago",
         )
-    return table
+        rows.append(row)
+    return table_lines(head, rows)
 
 
 def _denials(status: Json, at: float) -> list[str]:

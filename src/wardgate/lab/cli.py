@@ -8,13 +8,12 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from wardgate.errors import LabError
 from wardgate.lab import registry, topologies
 from wardgate.lab.lab import Lab
 from wardgate.lab.topology import Link, Nat, NatKind, Topology
+from wardgate.text_tables import table_lines
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -112,10 +111,8 @@ def _show(topology: Topology, holder_pids: dict[str, int], as_json: bool) -> Non
         rows = {name: {"pid": pid, "addresses": addresses[name]} for name, pid in holder_pids.items()}
         print(json.dumps({"nodes": rows}))
         return
-    table = Table("node", "addresses", "pid for nsenter", box=None)
-    for name, pid in holder_pids.items():
-        table.add_row(name, ", ".join(addresses[name]), str(pid))
-    Console().print(table)
+    lines = [(name, str(pid), ", ".join(addresses[name])) for name, pid in holder_pids.items()]
+    print("\n".join(table_lines(("node", "pid for nsenter", "addresses"), lines)))
 
 
 def _addresses(topology: Topology) -> dict[str, list[str]]:

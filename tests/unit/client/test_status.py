@@ -1,9 +1,6 @@
 """What people see of a running client."""
 
-import io
-
 import pytest
-from rich.console import Console
 
 from wardgate.client.status import age, render, size
 
@@ -45,6 +42,15 @@ def test_reasons_are_shown() -> None:
     assert "refused     10.9.0.2 port 81: filtered, 3 packets (5s ago)" in text
 
 
+def test_long_names_are_not_cut_and_cannot_move_the_cursor() -> None:
+    name = "a name that is wider than eighty columns of a terminal, " * 3
+    resource = {"name": name + "\x1b[2J", "address": "*.very.long.corp.example", "status": "online"}
+
+    (line,) = [line for line in render({**STATUS, "resources": [resource]}) if "corp.example" in line]
+
+    assert line.startswith(name + "\N{REPLACEMENT CHARACTER}[2J  *.very.long.corp.example  -  ")
+
+
 def test_empty_answer_can_be_shown() -> None:
     assert "none that this user may reach" in rendered({})
 
@@ -62,6 +68,4 @@ def test_ages(seconds: float, text: str) -> None:
 
 
 def rendered(status: dict[str, object]) -> str:
-    target = io.StringIO()
-    render(status, Console(file=target, width=200))
-    return target.getvalue()
+    return "\n".join(render(status))
