@@ -4,19 +4,21 @@ Things are named by id or by their exact name. `--json` prints the API's own obj
 """
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from wardgate.admin.rest import ApiProblem, RestClient, check_url, read_token
+from wardgate.admin.rest import ApiProblem, RestClient, check_url, is_uuid, read_token
+from wardgate.admin.words import cell, parse_condition, parse_duration, parse_filter
 from wardgate.errors import SettingError
+from wardgate.settings import one_of
+from wardgate.text_tables import table_lines
 
 app = typer.Typer(
     help="Manage an account through the portal's REST API.",
@@ -53,15 +55,25 @@ class Session:
             print(json.dumps(row, indent=2))
             return
         for key, value in row.items():
-            print(f"{key + ':':<28}{_cell(value)}")
+            print(f"{key + ':':<28}{cell(value, key)}")
 
     def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         """Prints a list."""
         if self.as_json:
             print(json.dumps(list(rows), indent=2))
             return
-        for line in table_lines(rows, columns):
+        for line in table_lines(columns, [[cell(row.get(column), column) for column in columns] for row in rows]):
             print(line)
+
+    def named(self, rest: RestClient, rows: Sequence[dict[str, Any]], **paths: str) -> Sequence[dict[str, Any]]:
+        """Adds, for people, the names of things that rows name by id: `group="/groups"` makes `group` of `group_id`."""
+        if self.as_json:
+            return rows
+        names = {noun: {row["id"]: row["name"] for row in rest.all(path)} for noun, path in paths.items()}
+        return [
+            {**row, **{noun: known.get(row[f"{noun}_id"], row[f"{noun}_id"]) for noun, known in names.items()}}
+            for row in rows
+        ]
 
 
 @app.callback()
@@ -95,58 +107,15 @@ def _group(name: str, text: str) -> typer.Typer:
     return group
 
 
-def table_lines(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:
-    """A table as text. Nothing is ever cut: ids are copied from it, also where it goes into a pipe."""
-    cells = [list(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
-def _cell(value: Any) -> str:
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "yes" if value else "no"
-        case list() if all(isinstance(item, dict) and "protocol" in item for item in value):
-            return ", ".join(_filter_text(item) for item in value) or "everything"
-        case dict() | list():
-            return json.dumps(value)
-        case _:
-            return str(value)
-
-
-def _filter_text(item: dict[str, Any]) -> str:
-    ports = ",".join(item.get("ports") or [])
-    return f"{item['protocol']}:{ports}" if ports else str(item["protocol"])
-
-
-def parse_filter(text: str) -> dict[str, Any]:
-    """Reads `tcp:80,8000-8100`, `udp` or `icmp`."""
-    protocol, _, ports = text.partition(":")
-    if protocol not in ("tcp", "udp", "icmp"):
-        raise typer.BadParameter(f"{text!r}: a filter is tcp, udp or icmp, with ports as in tcp:80,8000-8100")
-    return {"protocol": protocol, "ports": [part.strip() for part in ports.split(",") if part.strip()]}
-
-
-def parse_condition(text: str) -> dict[str, Any]:
-    """Reads `property:operator:value[;value…]`."""
-    parts = text.split(":", 2)
-    if len(parts) != 3 or not all(parts):
-        raise typer.BadParameter(f"{text!r}: a condition is property:operator:value, more values after a semicolon")
-    return {"property": parts[0], "operator": parts[1], "values": [value for value in parts[2].split(";") if value]}
-
-
-def parse_duration(text: str) -> timedelta:
-    """Reads `90s`, `15m`, `12h` or `365d`."""
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r}: a duration is a number and s, m, h or d, as in 12h")
-    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-    return timedelta(**{unit: int(match[1])})
+def _check_id(text: str) -> str:
+    if not is_uuid(text):
+        raise typer.BadParameter(f"{text!r} is no id; the list command shows them")
+    return text
 
 
 Context = typer.Context
+PolicyId = Annotated[str, typer.Argument(callback=_check_id, help="The policy's id.")]
+TokenId = Annotated[str, typer.Argument(callback=_check_id, help="The token's id.")]
 Filters = Annotated[
     list[str] | None,
     typer.Option("--filter", help="What is allowed, as in tcp:80,443; repeat it; none means everything."),
@@ -275,7 +244,7 @@ def gateway_tokens_create(context: Context, site: Site) -> None:
 
 
 @gateway_tokens.command("revoke")
-def gateway_tokens_revoke(context: Context, site: Site, token_id: str) -> None:
+def gateway_tokens_revoke(context: Context, site: Site, token_id: TokenId) -> None:
     """Delete a token; gateways that joined with it are disconnected."""
     session: Session = context.obj
     with session.rest() as rest:
@@ -358,7 +327,12 @@ def actors_create(
     context: Context,
     name: str,
     kind: Annotated[
-        str, typer.Option("--type", help="account_user, account_admin_user or service_account.")
+        str,
+        typer.Option(
+            "--type",
+            callback=one_of("account_user", "account_admin_user", "service_account"),
+            help="account_user, account_admin_user or service_account.",
+        ),
     ] = "account_user",
     email: Annotated[str | None, typer.Option("--email", help="Needed for people.")] = None,
 ) -> None:
@@ -423,7 +397,7 @@ def client_tokens_create(
 
 
 @client_tokens.command("revoke")
-def client_tokens_revoke(context: Context, actor: str, token_id: str) -> None:
+def client_tokens_revoke(context: Context, actor: str, token_id: TokenId) -> None:
     """Delete a token; clients that use it are signed out at once."""
     session: Session = context.obj
     with session.rest() as rest:
@@ -440,18 +414,26 @@ def resources_list(context: Context) -> None:
     """List resources."""
     session: Session = context.obj
     with session.rest() as rest:
-        session.table(list(rest.all("/resources")), ["id", "name", "type", "address", "filters", "site_id"])
+        rows = session.named(rest, list(rest.all("/resources")), site="/sites")
+        session.table(rows, ["id", "name", "type", "address", "filters", "site"])
 
 
 @resources.command("create")
 def resources_create(
     context: Context,
     name: str,
-    kind: Annotated[str, typer.Option("--type", help="dns, cidr or ip.")],
+    kind: Annotated[str, typer.Option("--type", callback=one_of("dns", "cidr", "ip"), help="dns, cidr or ip.")],
     address: Annotated[str, typer.Option("--address", help="As in *.corp.example, 10.9.0.0/16 or 10.9.0.2.")],
     site: Site,
     filters: Filters = None,
-    ip_stack: Annotated[str | None, typer.Option("--ip-stack", help="dual, ipv4_only or ipv6_only; dns only.")] = None,
+    ip_stack: Annotated[
+        str | None,
+        typer.Option(
+            "--ip-stack",
+            callback=one_of("dual", "ipv4_only", "ipv6_only"),
+            help="dual, ipv4_only or ipv6_only; dns only.",
+        ),
+    ] = None,
     description: Annotated[str | None, typer.Option("--description", help="Shown to people.")] = None,
 ) -> None:
     """Make a resource."""
@@ -473,8 +455,8 @@ def resources_create(
 def resources_update(
     context: Context,
     resource: str,
-    name: Annotated[str | None, typer.Option("--name")] = None,
-    address: Annotated[str | None, typer.Option("--address")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Another name.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="Another address.")] = None,
     filters: Filters = None,
     no_filters: Annotated[bool, typer.Option("--no-filters", help="Allow everything.")] = False,
 ) -> None:
@@ -507,7 +489,8 @@ def policies_list(context: Context) -> None:
     """List policies."""
     session: Session = context.obj
     with session.rest() as rest:
-        session.table(list(rest.all("/policies")), ["id", "group_id", "resource_id", "is_disabled", "conditions"])
+        rows = session.named(rest, list(rest.all("/policies")), group="/groups", resource="/resources")
+        session.table(rows, ["id", "group", "resource", "is_disabled", "conditions"])
 
 
 @policies.command("create")
@@ -516,7 +499,7 @@ def policies_create(
     group: Annotated[str, typer.Option("--group", help="By id or name.")],
     resource: Annotated[str, typer.Option("--resource", help="By id or name.")],
     conditions: Conditions = None,
-    description: Annotated[str | None, typer.Option("--description")] = None,
+    description: Annotated[str | None, typer.Option("--description", help="Shown to admins.")] = None,
 ) -> None:
     """Let a group reach a resource."""
     session: Session = context.obj
@@ -531,7 +514,7 @@ def policies_create(
 
 
 @policies.command("disable")
-def policies_disable(context: Context, policy_id: str) -> None:
+def policies_disable(context: Context, policy_id: PolicyId) -> None:
     """Disable a policy: access ends at once."""
     session: Session = context.obj
     with session.rest() as rest:
@@ -539,7 +522,7 @@ def policies_disable(context: Context, policy_id: str) -> None:
 
 
 @policies.command("enable")
-def policies_enable(context: Context, policy_id: str) -> None:
+def policies_enable(context: Context, policy_id: PolicyId) -> None:
     """Enable a policy again."""
     session: Session = context.obj
     with session.rest() as rest:
@@ -547,7 +530,7 @@ def policies_enable(context: Context, policy_id: str) -> None:
 
 
 @policies.command("delete")
-def policies_delete(context: Context, policy_id: str) -> None:
+def policies_delete(context: Context, policy_id: PolicyId) -> None:
     """Delete a policy: access ends at once."""
     session: Session = context.obj
     with session.rest() as rest:
@@ -564,8 +547,8 @@ def clients_list(context: Context) -> None:
     """List clients."""
     session: Session = context.obj
     with session.rest() as rest:
-        rows = list(rest.all("/clients"))
-        session.table(rows, ["id", "name", "online", "actor_id", "ipv4", "ipv6", "verified_at", "last_seen_version"])
+        rows = session.named(rest, list(rest.all("/clients")), actor="/actors")
+        session.table(rows, ["id", "name", "online", "actor", "ipv4", "ipv6", "verified_at", "last_seen_version"])
 
 
 @clients.command("verify")
