@@ -157,7 +157,7 @@ def big_download(story: Story, cast: Cast) -> None:
         require(app.MARKER in plain_capture(), "the capture does not even see the plain path's text")
         story.say(f"{plain.gbit_per_s:.2f} Gbit/s")
     for url, count, words in ((CIDR_URL, DOWNLOAD_BYTES, "1 GB"), (APP_URL, PLAIN_BYTES, "400 MB")):
-        with story.step("4", f"{words} from {url} have the right checksum", cast.processes):
+        with story.step("4", f"{words} from {url}, with the right checksum", cast.processes):
             with captured(cast, "tunnel") as tunnel_capture:
                 done = cast.download(f"{url}bytes/{count}")
             require(done.received == count, f"{done.received} bytes arrived, not {count}")
@@ -188,7 +188,7 @@ def relayed_download(story: Story, cast: Cast) -> None:
     with story.step("6", "symmetric NATs on both sides: it works all the same", cast.processes):
         cast.wait(lambda: answers(cast, APP_URL), SOON_S, f"{APP_URL} answers", cast.processes["client"])
     path_is_shown(story, cast, "6", "relayed")
-    with story.step("6", "100 MB through the relay have the right checksum", cast.processes):
+    with story.step("6", "100 MB through the relay, with the right checksum", cast.processes):
         done = cast.download(f"{CIDR_URL}bytes/{RELAYED_BYTES}")
         require(done.digest == app.digest(RELAYED_BYTES), "the checksum is wrong")
         story.say(f"{done.gbit_per_s:.2f} Gbit/s")
