@@ -82,7 +82,7 @@ def serve(
 def migrate(database: _Database = None) -> None:
     """Bring the database to this version."""
     with _reported():
-        _run(database, _nothing)
+        _run(database, _nothing, may_create=True)
     print("wardgate portal: the database is up to date")
 
 
@@ -96,7 +96,7 @@ def setup(
 ) -> None:
     """Create an account with an admin and an API client; print the API token, once."""
     with _reported():
-        made = _run(database, lambda db: _setup(db, account, email, name))
+        made = _run(database, lambda db: _setup(db, account, email, name), may_create=True)
     _show(made, "api_token", f"the account {account} is made; its API token, shown this once:", as_json)
 
 
@@ -230,13 +230,15 @@ async def _revoke_relay_token(db: Database, token_id: str) -> None:
         raise NotFound(f"there is no relay token {token_id}")
 
 
-def _run(database: str | None, work: Callable[[Database], Awaitable[_T]]) -> _T:
+def _run(database: str | None, work: Callable[[Database], Awaitable[_T]], *, may_create: bool = False) -> _T:
     settings = read_settings(database=database)
     configure_logging("warning")
 
     async def run() -> _T:
         db = Database(settings.database, SystemClock())
         try:
+            if db.is_missing and not may_create:
+                raise SettingError(f"database: {settings.database} does not exist; `wardgate portal setup` makes one")
             await db.migrate()
             return await work(db)
         finally:

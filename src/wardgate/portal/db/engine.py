@@ -34,7 +34,8 @@ class Database:
         """
         parsed = _parse(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        self._version = checked_version(Path(parsed.database)) if self.is_sqlite and parsed.database else 0
+        self._path = Path(parsed.database) if self.is_sqlite and parsed.database else None
+        self._version = checked_version(self._path) if self._path else 0
         self._clock = clock
         self._engine = _create_engine(parsed, self.is_sqlite)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
@@ -51,9 +52,16 @@ class Database:
             return
         from wardgate.portal.db.migrate import upgrade
 
+        if self._path is not None and self.is_missing:
+            self._path.touch(mode=0o600)  # it will hold the devices' secrets
         async with self._engine.execution_options(write=True).begin() as connection:
             await connection.run_sync(upgrade)
         self._version = NEWEST_VERSION
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no such SQLite file yet; migrating makes it."""
+        return self._path is not None and not self._path.exists()
 
     async def _has_newest_revision(self) -> bool:
         async with self._engine.connect() as connection:
