@@ -100,6 +100,9 @@ class EtcResolvConf:
             if not self._is_ours():
                 self._backup.parent.mkdir(parents=True, exist_ok=True)
                 _write_atomically(self._backup, self._path.read_bytes())
+        except OSError as error:
+            raise DnsControlError(f"{self._path} could not be kept as {self._backup}: {error.strerror}") from error
+        try:
             lines = [MAGIC_LINE, f"# The file as it was is in {self._backup}."]
             lines += [f"nameserver {server}" for server in servers]
             lines += [f"search {search_domain}"] if search_domain else []

@@ -81,6 +81,16 @@ async def test_link_is_refused_untouched(tmp_path: Path) -> None:
     assert target.read_text() == ORIGINAL
 
 
+async def test_copy_that_cannot_be_kept_is_named_and_the_file_untouched(tmp_path: Path) -> None:
+    path, control = prepared(tmp_path)
+    (tmp_path / "state").write_text("no directory")
+
+    with pytest.raises(DnsControlError, match="state/backup"):
+        await control.set("tun", ["100.100.111.1"], None)
+
+    assert path.read_text() == ORIGINAL
+
+
 async def test_disabled_reads_and_never_writes(tmp_path: Path) -> None:
     path, _ = prepared(tmp_path)
     control = dns_control("disabled", tmp_path / "backup", path)

@@ -89,7 +89,8 @@ class Cast:
     def start_member(self, kind: str, node: str, *words: str, env: dict[str, str] | None = None) -> Process:
         """Starts a relay, gateway or client that joins the portal with its token."""
         token = {"WARDGATE_TOKEN": self.tokens[kind]} if kind in self.tokens else {}
-        return self.start(node, node, [str(WARDGATE), *words, "--api-url", API_URL], env={**token, **(env or {})})
+        state = {"WARDGATE_STATE_DIR": str(self.directory / f"{node}.state")}  # the machine's own is not ours to fill
+        return self.start(node, node, [str(WARDGATE), *words, "--api-url", API_URL], {**token, **state, **(env or {})})
 
     def start_relay(self, node: str = "relay-1", address: str = "203.0.113.3") -> Process:
         """Starts a relay."""
