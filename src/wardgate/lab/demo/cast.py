@@ -111,6 +111,10 @@ class Cast:
         }
         return self.start_member("client", "client", "client", "up", env=identity)
 
+    def can_use_tcpdump(self) -> bool:
+        """Whether tcpdump starts in the lab: it gives up where it may not change its groups, as without root."""
+        return Path(f"/proc/{self.lab.wan.holder_pid}/setgroups").read_text().strip() != "deny"
+
     # --- questions ---
 
     def admin(self, *words: str) -> Any:

@@ -3,6 +3,7 @@
 import json
 import re
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -29,6 +30,7 @@ LIVE_S = 1.0  # how soon a change of a policy must be felt
 FAILOVER_S = 5.0
 SOON_S = 15.0
 CAPTURED_PACKETS = 4000
+OUR_WATCH = [sys.executable, "-m", "wardgate.lab.demo.watch"]
 ENDLESS_BYTES = 50_000_000_000
 
 
@@ -285,6 +287,8 @@ def seen_on_wan(cast: Cast) -> str:
         LabError: They are not the public addresses of the two NATs.
     """
     words = ["tcpdump", "-n", "-q", "-i", "any", "-c", "1", "udp and src host 203.0.113.21 and dst host 203.0.113.31"]
+    if not cast.can_use_tcpdump():
+        words = [*OUR_WATCH, "route", "203.0.113.21", "203.0.113.31"]
     watch = cast.start("watch-wan", "wan", words)
     cast.wait(lambda: "listening" in watch.log(), 5.0, "tcpdump listens", watch)
     cast.curl(APP_URL)
@@ -317,6 +321,8 @@ def captured(cast: Cast, name: str) -> Iterator[Any]:
     """Captures on the wan; gives a function that, after the block, has the captured bytes."""
     path = cast.directory / f"{name}.pcap"
     words = ["tcpdump", "-i", "any", "-s", "400", "-c", str(CAPTURED_PACKETS), "-U", "-w", str(path), "ip"]
+    if not cast.can_use_tcpdump():
+        words = [*OUR_WATCH, "save", str(path), str(CAPTURED_PACKETS)]
     tcpdump = cast.start(f"capture-{name}", "wan", words)
     cast.wait(lambda: "listening" in tcpdump.log(), 5.0, "tcpdump listens", tcpdump)
     try:
