@@ -1,5 +1,6 @@
 """What this process may do, and how to grant what it lacks."""
 
+import errno
 import os
 import stat
 import sys
@@ -53,11 +54,15 @@ def tun_problem(path: Path = TUN_PATH) -> str | None:
             os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
         os.close(os.open(path, os.O_RDWR))
     except OSError as error:
-        return (
-            f"{path} cannot be opened ({error.strerror}). Load the kernel module with: modprobe tun; in a container, "
-            f"pass the device with --device={path}"
-        )
+        return f"{path} cannot be opened ({error.strerror}). {tun_remedy(error, path)}"
     return None
+
+
+def tun_remedy(error: OSError, path: Path = TUN_PATH) -> str:
+    """What helps against that error; a user namespace has every capability, but no more rights to a device."""
+    if error.errno == errno.EACCES:
+        return f"Let every user open it, which gives nobody more rights over the network, with: chmod 666 {path}"
+    return f"Load the kernel module with: modprobe tun; in a container, pass the device with --device={path}"
 
 
 def network_problem() -> str | None:
