@@ -15,13 +15,16 @@ pytestmark = pytest.mark.netns
 
 NOBODY = 65_534
 PROGRAM = """
-import importlib.util, os
-from wardgate.lab import Lab, Link, topologies
+import importlib.util, os, tempfile
+from wardgate.lab import Lab, Link, capture, topologies
 assert os.geteuid() != 0
 delay_ms = 5 if importlib.util.find_spec("wardgate._fastpath") else 0
 with Lab(topologies.demo(gateway_link=Link(delay_ms))) as lab:
     client = lab.node("client")
-    client.run(["ping", "-c1", "-W2", "portal"]).check()
+    with tempfile.TemporaryDirectory() as place:
+        with capture(lab.wan, "client-nat", path=os.path.join(place, "wan.pcap")) as recording:
+            client.run(["ping", "-c1", "-W2", "-p", "decafbad", "portal"]).check()
+        assert recording.contains(bytes.fromhex("decafbaddecafbad"))
     lab.node("gateway-1").run(["ping", "-c1", "-W2", "portal"]).check()
     client.run(["sh", "-c", "echo nameserver 100.100.111.1 > /etc/resolv.conf"]).check()
     client.run(["ip", "tuntap", "add", "dev", "tun-test", "mode", "tun"]).check()

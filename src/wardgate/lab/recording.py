@@ -1,6 +1,6 @@
 """What crosses a wire, recorded: to show what a stranger on the path sees, or to debug a NAT.
 
-With `tcpdump` on the machine a capture takes any filter and any speed. Without it, a small reader of our own records
+With root and `tcpdump` on the machine a capture takes any filter and any speed. Else a small reader of our own records
 everything on one interface, and refuses filters.
 """
 
@@ -87,13 +87,16 @@ def capture(
         target = Path(path) if path is not None else Path(directory) / "capture.pcap"
         made = Capture(target)
         with open(target, "wb") as file:
-            recording = _record_with_tcpdump if _has_tcpdump() else _record_ourselves
+            recording = _record_with_tcpdump if can_use_tcpdump(node) else _record_ourselves
             with recording(node, interface, expression, file, max_frames):
                 yield made
                 time.sleep(0.05)  # what was just sent is still on its way through the kernel's ring
 
 
-def _has_tcpdump() -> bool:
+def can_use_tcpdump(node: Node) -> bool:
+    """Whether tcpdump is there and starts on the node: it gives up where groups may not be changed, as without root."""
+    if Path(f"/proc/{node.holder_pid}/setgroups").read_text().strip() == "deny":
+        return False
     places = os.pathsep.join((os.environ.get("PATH", os.defpath), *SYSTEM_DIRECTORIES))
     return shutil.which("tcpdump", path=places) is not None
 
@@ -126,7 +129,7 @@ def _record_ourselves(
     node: Node, interface: str, expression: str | None, file: BinaryIO, max_frames: int
 ) -> Iterator[None]:
     if expression is not None:
-        raise LabError("capturing with a filter needs tcpdump")
+        raise LabError("capturing with a filter needs tcpdump, and root for it")
     with node.socket(socket.AF_PACKET, socket.SOCK_RAW) as reader:
         try:
             reader.bind((interface, ETH_P_ALL))

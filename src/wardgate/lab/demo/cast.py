@@ -12,6 +12,7 @@ from wardgate.errors import LabError
 from wardgate.lab.demo.app import BLOCK
 from wardgate.lab.lab import Lab
 from wardgate.lab.process import Completed, Process
+from wardgate.lab.recording import can_use_tcpdump
 
 WARDGATE = Path(sys.executable).with_name("wardgate")
 PORTAL_URL = "http://203.0.113.10:8080"
@@ -112,8 +113,8 @@ class Cast:
         return self.start_member("client", "client", "client", "up", env=identity)
 
     def can_use_tcpdump(self) -> bool:
-        """Whether tcpdump starts in the lab: it gives up where it may not change its groups, as without root."""
-        return Path(f"/proc/{self.lab.wan.holder_pid}/setgroups").read_text().strip() != "deny"
+        """Whether tcpdump starts in the lab."""
+        return can_use_tcpdump(self.lab.wan)
 
     # --- questions ---
 
