@@ -211,6 +211,11 @@ class ClientChannel(Channel):
         self._resets |= reset or set()
         self._is_stale.set()
 
+    @property
+    def is_refreshing(self) -> bool:
+        """Whether the list is to be computed again, or is being computed."""
+        return self._is_stale.is_set() or self._list_lock.locked()
+
     def grant_ended(self, resource_id: ResourceId, authorization_id: str) -> None:
         """A grant of this client was deleted, whatever it was waiting for."""
         self._asks.revoke(resource_id, authorization_id)

@@ -210,6 +210,12 @@ class PortalUnderTest:
         peer = await self.connect("relay", issued.text, **options)
         return await peer.join({"stamp_secret": secret})
 
+    async def refreshed(self) -> None:
+        """No client's list of resources waits to be computed again, and what changed was sent."""
+        async with asyncio.timeout(WAIT_S):
+            while any(client.is_refreshing for client in self.hub.presence.all_clients()):
+                await asyncio.sleep(0.001)
+
     async def close(self) -> None:
         for peer in self._peers:
             await peer.close()

@@ -390,9 +390,10 @@ async def test_time_windows_open_and_close_live(server: PortalUnderTest, lab: La
 
     opened_at = server.clock.now()
     while "resource_deleted" not in await client.settle():
-        assert server.clock.now() - opened_at < 40 * 60
+        assert server.clock.now() - opened_at < 32 * 60
         await gateway.settle()
         server.clock.advance(20)
+        await server.refreshed()
 
     assert server.clock.now() - opened_at > 30 * 60
 
