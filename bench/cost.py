@@ -44,8 +44,17 @@ def usage_of(pids: Iterable[int]) -> Usage:
 
 def machine_busy_s() -> float:
     """How much processor time the whole machine has used since it started."""
-    user, nice, system, _, _, irq, softirq, *_ = (int(word) for word in (PROC / "stat").read_text().split()[1:9])
+    user, nice, system, _, _, irq, softirq, _ = _machine_ticks()
     return (user + nice + system + irq + softirq) / TICKS_PER_S
+
+
+def machine_stolen_s() -> float:
+    """How much processor time this virtual machine wanted and did not get."""
+    return _machine_ticks()[7] / TICKS_PER_S
+
+
+def _machine_ticks() -> list[int]:
+    return [int(word) for word in (PROC / "stat").read_text().split()[1:9]]
 
 
 def cpu_ticks_of(stat: str) -> int:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from bench.peers import LOAD
 from wardgate.errors import LabError
 from wardgate.lab import operations as ops
-from wardgate.lab import topologies
 from wardgate.lab.lab import Lab
 from wardgate.lab.messages import Message
 from wardgate.lab.node import Node
@@ -63,9 +64,20 @@ class Place:
         """What is behind the gateway."""
         return self.lab.node("app")
 
-    def start(self, name: str, node: str, argv: Sequence[str], env: dict[str, str] | None = None) -> Process:
-        """Starts a program under a name; its log is `<name>.log`."""
-        process = self.lab.node(node).spawn(argv, env=env, log_path=self.directory / f"{name}.log", cwd=self.directory)
+    def start(
+        self,
+        name: str,
+        node: str,
+        argv: Sequence[str],
+        env: dict[str, str] | None = None,
+        *,
+        fresh_log: bool = False,
+    ) -> Process:
+        """Starts a program under a name; its log is `<name>.log`, which is emptied before if so wanted."""
+        log_path = self.directory / f"{name}.log"
+        if fresh_log:
+            log_path.unlink(missing_ok=True)
+        process = self.lab.node(node).spawn(argv, env=env, log_path=log_path, cwd=self.directory)
         self.processes[name] = process
         return process
 
@@ -75,7 +87,11 @@ class Place:
 
     def forward_port(self, name: str, port: int) -> None:
         """Forwards a UDP port of the gateway's NAT to the gateway."""
-        rule = f"iifname wan0 udp dport {port} dnat to {GATEWAY}"
+        self.forward(name, f"udp dport {port}", GATEWAY)
+
+    def forward(self, name: str, matching: str, to: IPv4Address) -> None:
+        """Forwards what comes from the wan, and for which an nftables expression is true, to an address inside."""
+        rule = f"iifname wan0 {matching} dnat to {to}"
         self.lab.apply([ops.rules("gateway-nat", _table(f"forward-{name}", "prerouting", -101, rule))])
 
     def masquerade(self, name: str, matching: str) -> None:
@@ -96,9 +112,15 @@ def opened(name: str, topology: Topology, directory: Path) -> Iterator[Place]:
     with Lab(topology) as lab:
         place = Place(name, lab, directory)
         lab.apply(_host_settings())
-        iperf = place.start("iperf3", "app", ["iperf3", "--server", "--port", str(IPERF_PORT), "--forceflush"])
-        wait(lambda: "listening" in iperf.log(), 5.0, "iperf3 listens", iperf)
+        iperf3 = ["iperf3", "--server", "--port", str(IPERF_PORT), "--forceflush"]
+        for name, argv in (("iperf3", iperf3), ("load", [str(LOAD), "serve", f"0.0.0.0:{LOAD_PORT}"])):
+            server = place.start(name, "app", argv)
+            wait(partial(_says_listening, server), 5.0, f"{name} listens", server)
         yield place
+
+
+def _says_listening(server: Process) -> bool:
+    return "listening" in server.log()
 
 
 def wait(condition: Callable[[], bool], timeout_s: float, what: str, *alive: Process) -> None:
@@ -122,11 +144,6 @@ def reaches(place: Place, address: str) -> bool:
     """Whether a ping from the client comes back."""
     words = ["ping", "-n", "-q", "-c", "1", "-W", "1", address]
     return place.client.run(words, timeout_s=5).returncode == 0
-
-
-def near() -> Topology:
-    """Nothing but forwarding between the ends."""
-    return topologies.demo()
 
 
 def _host_settings() -> list[Message]:

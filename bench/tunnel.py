@@ -1,47 +1,110 @@
-"""Thin first version."""
-import argparse, statistics, time
-from ipaddress import IPv4Address
+"""Compares tunnels in the lab: `python -m bench.tunnel [--quick] [--only ROW …] [--contenders NAME …]`."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from wardgate.lab.demo.workplace import end_on_signals, workplace
+from bench import machine, peers, plot
+from bench.bars import held
+from bench.options import Options, parse
+from bench.report import Report
+from bench.run import Runner
+from wardgate.errors import LabError
+from wardgate.lab.demo.workplace import Ended, end_on_signals, workplace
 
-from bench.contenders.plain import Plain
-from bench.contenders.wardgate import Wardgate
-from bench.contenders.wireguard import UserSpaceWireGuard
-from bench.cost import machine_busy_s, usage_of
-from bench.place import near, opened
-from bench.workloads.tcp import Bulk
+RESULTS = Path(__file__).parent / "results"
+MUCH_STOLEN = 0.02
+Say = Callable[[str], None]
 
-BIN = Path(__file__).parent / ".cache/bin"
-ALL = {
-    "plain": Plain,
-    "wireguard-go": lambda: UserSpaceWireGuard("wireguard-go", [str(BIN / "wireguard"), "-f"], "wg-go", IPv4Address("10.9.0.21"), 51820, "?"),
-    "gotatun": lambda: UserSpaceWireGuard("gotatun", [str(BIN / "gotatun"), "-f"], "gotatun", IPv4Address("10.9.0.23"), 51821, "?"),
-    "wardgate": Wardgate,
-}
-ROWS = {"tcp-down": Bulk(), "tcp-up": Bulk(down=False), "tcp-10": Bulk(flows=10)}
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--only", nargs="+", default=["tcp-down"], choices=list(ROWS))
-parser.add_argument("--contenders", nargs="+", default=["plain", "wireguard-go", "wardgate"], choices=list(ALL))
-parser.add_argument("--rounds", type=int, default=3)
-parser.add_argument("--seconds", type=float, default=2)
-o = parser.parse_args()
-end_on_signals()
-with workplace() as d, opened("near", near(), d / "near") as place:
-    cs = [ALL[n]() for n in o.contenders]
-    for c in cs:
-        t = time.monotonic(); c.start(place); print(f"{c.name} up after {time.monotonic()-t:.1f} s {dict(c.facts())}", flush=True)
-    got = {}
-    for r in range(o.rounds):
-        for row in o.only:
-            for c in cs[r % len(cs):] + cs[:r % len(cs)]:
-                pids = [p.pid for p in c.processes().values()]
-                u, m = usage_of(pids), machine_busy_s()
-                v = ROWS[row].run(place, c.target(), o.seconds)
-                used = usage_of(pids).since(u)
-                got[row, c.name, r] = v["gbit_per_s"]
-                print(f"{r} {row:10} {c.name:14} {v['gbit_per_s']:.3f} Gb/s  cpu/GB {used.cpu_s/v['bytes']*1e9:.2f}  machine {(machine_busy_s()-m)/v['bytes']*1e9:.2f} rss {used.peak_rss/1e6:.0f} MB", flush=True)
-    for row in o.only:
-        for base in o.contenders:
-            print(row, base, {c: round(statistics.median(got[row, c, r] / got[row, base, r] for r in range(o.rounds)), 3) for c in o.contenders})
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs it, writes the results; gives the exit status."""
+    options = parse(arguments)
+    end_on_signals()
+    say = say_to_stderr if options.as_json else say_to_stdout
+    try:
+        report = measure(options, say)
+        print(json.dumps(report.as_json()) if options.as_json else f"\n{report.markdown()}", flush=True)
+        return finish(report, write(report, say), say)
+    except Ended as ended:
+        say(f"bench: ended by {ended}; everything is cleaned up")
+        return 128 + ended.number
+    except (LabError, peers.PeerError, TimeoutError) as error:
+        print(f"bench: failed: {error}", file=sys.stderr, flush=True)
+        return 1
+
+
+def measure(options: Options, say: Say) -> Report:
+    """Gets the programs, runs all rounds, and gives what came out.
+
+    Raises:
+        PeerError: A program cannot be had.
+        LabError: The lab or a contender does not start.
+    """
+    date = datetime.now(UTC).strftime("%Y-%m-%dT%H%MZ")
+    versions = peers.prepare(options.contenders, say)
+    with workplace() as directory:
+        runner = Runner(options, directory, say)
+        runner.run()
+    return Report(date, options, runner.results, machine.describe(), versions, runner.facts, notes_on(runner))
+
+
+def notes_on(runner: Runner) -> list[str]:
+    """What a reader of the figures has to know."""
+    notes = []
+    if not runner.counts_instructions:
+        notes.append("instructions are not counted: this machine's `perf` cannot")
+    samples = [sample for sample in runner.results.samples if sample.values]
+    lasted_s = sum(sample.values["lasted_s"] for sample in samples)
+    stolen = sum(sample.values["stolen_s"] for sample in samples) / lasted_s if lasted_s else 0.0
+    if stolen > MUCH_STOLEN:
+        notes.append(f"the host took {100 * stolen:.1f} % of a core from this machine: figures are noisy")
+    others = sum(sample.values["others_cpu_s"] for sample in samples) / lasted_s if lasted_s else 0.0
+    notes.append(f"contenders that were not measured used {100 * others:.1f} % of a core meanwhile, all together")
+    for sample in runner.results.failures():
+        notes.append(f"failed: {sample.row}, {sample.contender}, round {sample.round + 1}: {sample.error}")
+    return notes
+
+
+def write(report: Report, say: Say) -> Path:
+    """Writes JSON, Markdown and picture; gives the Markdown's path.
+
+    Only a whole run becomes `tunnel.json`, the latest, which others read.
+    """
+    RESULTS.mkdir(exist_ok=True)
+    stem = RESULTS / f"{report.date}-tunnel{'' if report.options.whole else '-partial'}"
+    document = json.dumps(report.as_json(), indent=1) + "\n"
+    stem.with_suffix(".json").write_text(document)
+    if report.options.whole:
+        (RESULTS / "tunnel.json").write_text(document)
+    stem.with_suffix(".md").write_text(report.markdown())
+    try:
+        plot.draw(report.results, report.date, stem.with_suffix(".png"))
+    except ImportError:
+        say("no picture: matplotlib is not installed (`make bench` does that)")
+    return stem.with_suffix(".md")
+
+
+def finish(report: Report, path: Path, say: Say) -> int:
+    """Says the last line; gives the exit status."""
+    failures = report.results.failures()
+    bars = f"; {held(report.bars())}" if report.bars() else ""
+    outcome = f"{len(failures)} samples failed" if failures else "ok"
+    say(f"bench: {outcome}{bars}; results in {path.relative_to(RESULTS.parents[1])} and beside it")
+    return 1 if failures else 0
+
+
+def say_to_stdout(text: str) -> None:
+    """A line of progress."""
+    print(text, flush=True)
+
+
+def say_to_stderr(text: str) -> None:
+    """A line of progress, where standard output is for the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

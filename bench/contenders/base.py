@@ -3,19 +3,13 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from wardgate.lab.process import Process
-
 from bench.place import Place
+from wardgate.lab.node import Node
+from wardgate.lab.process import Process
 
 
 class Contender(Protocol):
-    """A way from the client to the app.
-
-    Attributes:
-        name: What it is called at the command line and in results.
-    """
-
-    name: str
+    """A way from the client to the app, in one place."""
 
     def start(self, place: Place) -> None:
         """Starts its programs and returns once the app can be reached through it.
@@ -31,4 +25,10 @@ class Contender(Protocol):
         """Its running programs, by the role they have; what they use is its cost."""
 
     def facts(self) -> Mapping[str, str]:
-        """What to know of this run: version, cipher, offloads that are active."""
+        """What to know of this run: cipher, path, offloads that are active."""
+
+
+def tun_of(node: Node, interface: str) -> str:
+    """Whether a TUN device gives and takes super-packets."""
+    shown = node.run(["ip", "-d", "link", "show", interface]).check().stdout
+    return "super-packets" if "vnet_hdr on" in shown else "single packets"

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from ipaddress import IPv4Address, ip_network
 
+from bench.place import GATEWAY, GATEWAY_PUBLIC, TUNNEL_MTU, Place, reaches, wait
 from wardgate.lab import operations as ops
 from wardgate.lab.process import Process
-
-from bench.place import GATEWAY, GATEWAY_PUBLIC, TUNNEL_MTU, Place, reaches, wait
 
 PUBLIC = IPv4Address("203.0.113.32")
 APP = IPv4Address("10.9.0.20")
@@ -19,17 +18,14 @@ class Plain:
     for what comes out of a tunnel, so answers return by the same way.
     """
 
-    name = "plain"
-
     def start(self, place: Place) -> None:
         """Adds routes and rules; there is no program."""
         place.app_answers_at(APP)
         place.masquerade("plain", f"iifname eth0 ip daddr {APP}")
-        rule = f"table ip plain {{\nchain inward {{ type nat hook prerouting priority -101;\nip daddr {PUBLIC} dnat to {APP}\n}}\n}}\n"
+        place.forward("plain", f"ip daddr {PUBLIC}", APP)
         place.lab.apply(
             [
                 ops.route("wan", ip_network(PUBLIC), "gateway-nat", GATEWAY_PUBLIC),
-                ops.rules("gateway-nat", rule),
                 ops.route("gateway-nat", ip_network(APP), "lan0", GATEWAY),
             ]
         )

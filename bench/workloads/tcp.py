@@ -1,18 +1,22 @@
 """Bulk TCP, by iperf3: the steady part of a run, after a warm-up."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from wardgate.errors import LabError
-
 from bench.place import IPERF_PORT, Place
+from wardgate.errors import LabError
+from wardgate.lab.process import Process
 
 INTERVAL_S = 0.1
 CONGESTION = "cubic"
 """What Linux distributions come with; said to iperf3, because a machine may have another default."""
-GRACE_S = 15.0
+SEGMENT = 1228
+"""The payload of a full packet: the tunnel's MTU less headers and time stamps."""
+GRACE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +34,44 @@ class Bulk:
     warm_up_s: float = 0.5
 
     def run(self, place: Place, target: str, seconds: float) -> Mapping[str, float]:
-        """Gives `gbit_per_s` of the steady part, and `bytes` that arrived in all."""
-        words = client_words(target, seconds + self.warm_up_s, self.flows, self.down)
-        done = place.client.run(words, timeout_s=seconds + self.warm_up_s + GRACE_S)
-        result = json.loads(done.stdout or "{}")
-        if done.returncode != 0 or "error" in result:
-            raise LabError(f"iperf3 to {target}: {result.get('error', done.stderr.strip())}")
-        rate = steady_bits_per_s(result["intervals"], self.warm_up_s)
-        return {"gbit_per_s": rate / 1e9, "bytes": float(result["end"]["sum_received"]["bytes"])}
+        """Gives `gbit_per_s` of the steady part, and the `bytes` and `packets` that arrived in all."""
+        lasts_s = math.ceil(seconds + self.warm_up_s)
+        done = place.client.run(self.words(target, lasts_s), timeout_s=lasts_s + GRACE_S)
+        return read_result(done.stdout, done.stderr, self.warm_up_s)
+
+    def words(self, target: str, lasts_s: int) -> list[str]:
+        """The command that does it."""
+        words = ["iperf3", "--client", target, "--port", str(IPERF_PORT), "--json", "--interval", str(INTERVAL_S)]
+        words += ["--time", str(lasts_s), "--parallel", str(self.flows), "--connect-timeout", "5000"]
+        words += ["--congestion", CONGESTION]
+        return [*words, "--reverse"] if self.down else words
+
+    @contextmanager
+    def in_background(self, place: Place, target: str, seconds: float) -> Iterator[Process]:
+        """Runs beside something else for so long at least, and no longer than the block."""
+        words = self.words(target, math.ceil(seconds + self.warm_up_s))
+        process = place.start("background", "client", words, fresh_log=True)
+        try:
+            yield process
+        finally:
+            process.stop()
 
 
-def client_words(target: str, seconds: float, flows: int, down: bool) -> list[str]:
-    """The command that runs so many seconds; iperf3 itself takes whole ones."""
-    words = ["iperf3", "--client", target, "--port", str(IPERF_PORT), "--json", "--interval", str(INTERVAL_S)]
-    words += ["--time", str(max(1, round(seconds))), "--parallel", str(flows), "--connect-timeout", "5000"]
-    words += ["--congestion", CONGESTION]
-    return [*words, "--reverse"] if down else words
+def read_result(stdout: str, stderr: str, warm_up_s: float) -> dict[str, float]:
+    """What iperf3 measured, from its JSON.
+
+    Raises:
+        LabError: It failed, or its text is not what it should be.
+    """
+    try:
+        result = json.loads(stdout)
+        if "error" in result:
+            raise LabError(f"iperf3: {result['error']}")
+        rate = steady_bits_per_s(result["intervals"], warm_up_s)
+        received = float(result["end"]["sum_received"]["bytes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabError(f"iperf3: {stderr.strip() or error}") from error
+    return {"gbit_per_s": rate / 1e9, "bytes": received, "packets": received / SEGMENT}
 
 
 def steady_bits_per_s(intervals: Sequence[Mapping[str, Any]], warm_up_s: float) -> float:
