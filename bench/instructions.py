@@ -3,7 +3,8 @@
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 EVENT = "instructions"
 
@@ -25,15 +26,20 @@ def count_of(text: str) -> int | None:
     return None
 
 
-class Counter:
-    """Counts from its making until `stop`, in all threads of these processes."""
+@contextmanager
+def counted(pids: Sequence[int]) -> Iterator[Callable[[], int | None]]:
+    """Counts in all threads of these processes; gives a function that, after the block, has the count.
 
-    def __init__(self, pids: Iterable[int]) -> None:
-        words = ["perf", "stat", "-x,", "-e", EVENT, "-p", ",".join(str(pid) for pid in pids)]
-        self._perf = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-    def stop(self) -> int | None:
-        """What was counted."""
-        self._perf.send_signal(signal.SIGINT)
-        _, text = self._perf.communicate()
-        return count_of(text)
+    There is no count, and no perf is started, without processes.
+    """
+    if not pids:
+        yield lambda: None
+        return
+    found: list[int | None] = [None]
+    words = ["perf", "stat", "-x,", "-e", EVENT, "-p", ",".join(str(pid) for pid in pids)]
+    perf = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        yield lambda: found[0]
+    finally:
+        perf.send_signal(signal.SIGINT)
+        found[0] = count_of(perf.communicate()[1])

@@ -142,7 +142,7 @@ def wait(condition: Callable[[], bool], timeout_s: float, what: str, *alive: Pro
 
 def reaches(place: Place, address: str) -> bool:
     """Whether a ping from the client comes back."""
-    words = ["ping", "-n", "-q", "-c", "1", "-W", "1", address]
+    words = ["ping", "-4", "-n", "-q", "-c", "1", "-W", "1", address]
     return place.client.run(words, timeout_s=5).returncode == 0
 
 

@@ -10,11 +10,12 @@ from bench.cast import ENTRIES, FAR, NEAR, SYMMETRIC, Entry
 from bench.contenders.base import Contender
 from bench.contenders.wardgate import Products
 from bench.cost import machine_busy_s, machine_stolen_s, usage_of
-from bench.instructions import Counter, can_count
+from bench.instructions import can_count, counted
 from bench.options import Options
 from bench.place import Place, opened
 from bench.results import Results, Sample
 from bench.rows import ROWS, Row
+from bench.workloads.base import Task
 from wardgate.errors import LabError
 from wardgate.lab import topologies
 from wardgate.lab.topology import Link, NatKind, Topology
@@ -133,24 +134,23 @@ class Runner:
         target = contender.target()
         processes = {role: process.pid for role, process in contender.processes().items()}
         others = self._pids_of_others(ground, set(processes.values()))
-        counter = Counter(processes.values()) if self.counts_instructions and processes else None
-        used, idle = usage_of(processes.values()), usage_of(others)
+        pids = tuple(processes.values())
+        used, idle = usage_of(pids), usage_of(others)
         busy_s, stolen_s, began = machine_busy_s(), machine_stolen_s(), time.monotonic()
-        values = dict(row.workload.run(ground.places[lab], target, self._options.seconds))
-        lasted_s = time.monotonic() - began
-        spent = usage_of(processes.values()).since(used)
+        with counted(pids if self.counts_instructions else ()) as instructions:
+            task = Task(ground.places[lab], target, self._options.seconds, lambda: usage_of(pids))
+            measured = row.workload.run(task)
+        spent = usage_of(pids).since(used)
+        values = {"cpu_s": spent.cpu_s, "switches": float(spent.switches), **measured}
         values |= {
-            "lasted_s": lasted_s,
-            "cpu_s": spent.cpu_s,
-            "switches": float(spent.switches),
+            "lasted_s": time.monotonic() - began,
             "machine_s": machine_busy_s() - busy_s,
             "stolen_s": machine_stolen_s() - stolen_s,
             "others_cpu_s": usage_of(others).since(idle).cpu_s,
         }
         carrying = usage_of(processes[role] for role in entry.carriers)
         values |= {"peak_rss_mb": carrying.peak_rss / 1e6} if entry.carriers else {}
-        instructions = counter.stop() if counter else None
-        return values | per_unit(values, bool(processes), instructions)
+        return values | per_unit(values, bool(processes), instructions())
 
     @staticmethod
     def _pids_of_others(ground: Field, ours: set[int]) -> list[int]:
@@ -194,7 +194,7 @@ def per_unit(values: Mapping[str, float], has_programs: bool, instructions: int 
         made["switches_per_gb"] = values["switches"] / gigabytes
     if packets > 0 and has_programs:
         made["cpu_us_per_packet"] = values["cpu_s"] / packets * 1e6
-    if packets > 0 and instructions is not None:
+    if gigabytes > 0 and packets > 0 and instructions is not None:
         made["instructions_per_packet"] = instructions / packets
     return made
 

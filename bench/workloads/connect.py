@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.peers import LOAD
-from bench.place import LOAD_PORT, Place
+from bench.place import LOAD_PORT
 from bench.statistics import percentile
+from bench.workloads.base import Task
 from wardgate.errors import LabError
 
 GRACE_S = 20.0
@@ -22,10 +23,10 @@ class NewConnections:
 
     per_second: int = 200
 
-    def run(self, place: Place, target: str, seconds: float) -> Mapping[str, float]:
+    def run(self, task: Task) -> Mapping[str, float]:
         """Gives `success_pct`, and `p50_ms` and `p99_ms` of those that were established."""
-        words = [str(LOAD), "connect", f"{target}:{LOAD_PORT}", str(self.per_second), f"{seconds:g}"]
-        return read_connections(place.client.run(words, timeout_s=seconds + GRACE_S).check().stdout)
+        words = [str(LOAD), "connect", f"{task.target}:{LOAD_PORT}", str(self.per_second), f"{task.seconds:g}"]
+        return read_connections(task.place.client.run(words, timeout_s=task.seconds + GRACE_S).check().stdout)
 
 
 def read_connections(text: str) -> dict[str, float]:

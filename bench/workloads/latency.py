@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from bench.place import Place
 from bench.statistics import percentile
+from bench.workloads.base import Task
 from bench.workloads.tcp import Bulk
 from wardgate.errors import LabError
 
@@ -29,15 +29,15 @@ class Latency:
 
     beside: Bulk | None = None
 
-    def run(self, place: Place, target: str, seconds: float) -> Mapping[str, float]:
+    def run(self, task: Task) -> Mapping[str, float]:
         """Gives `p50_ms`, `p99_ms` and `max_ms`, and `lost_pct`."""
-        count = max(10, round(seconds / INTERVAL_S))
-        words = ["ping", "-n", "-i", f"{INTERVAL_S:g}", "-c", str(count), "-W", "1", target]
-        beside = self.beside.in_background(place, target, seconds + GRACE_S) if self.beside else nullcontext()
+        count = max(10, round(task.seconds / INTERVAL_S))
+        words = ["ping", "-n", "-i", f"{INTERVAL_S:g}", "-c", str(count), "-W", "1", task.target]
+        beside = self.beside.in_background(task) if self.beside else nullcontext()
         with beside as process:
             if self.beside is not None:
                 time.sleep(self.beside.warm_up_s)
-            done = place.client.run(words, timeout_s=seconds + GRACE_S)
+            done = task.place.client.run(words, timeout_s=task.seconds + GRACE_S)
             if process is not None and not process.running:
                 raise LabError(f"the load ended before the echoes: {process.log(5)}")
         return read_pings(done.stdout)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench.place import IPERF_PORT, Place
+from bench.place import IPERF_PORT
+from bench.workloads.base import Task
 from wardgate.errors import LabError
 from wardgate.lab.process import Process
 
@@ -33,10 +34,10 @@ class Bulk:
     down: bool = True
     warm_up_s: float = 0.5
 
-    def run(self, place: Place, target: str, seconds: float) -> Mapping[str, float]:
+    def run(self, task: Task) -> Mapping[str, float]:
         """Gives `gbit_per_s` of the steady part, and the `bytes` and `packets` that arrived in all."""
-        lasts_s = math.ceil(seconds + self.warm_up_s)
-        done = place.client.run(self.words(target, lasts_s), timeout_s=lasts_s + GRACE_S)
+        lasts_s = math.ceil(task.seconds + self.warm_up_s)
+        done = task.place.client.run(self.words(task.target, lasts_s), timeout_s=lasts_s + GRACE_S)
         return read_result(done.stdout, done.stderr, self.warm_up_s)
 
     def words(self, target: str, lasts_s: int) -> list[str]:
@@ -47,10 +48,10 @@ class Bulk:
         return [*words, "--reverse"] if self.down else words
 
     @contextmanager
-    def in_background(self, place: Place, target: str, seconds: float) -> Iterator[Process]:
-        """Runs beside something else for so long at least, and no longer than the block."""
-        words = self.words(target, math.ceil(seconds + self.warm_up_s))
-        process = place.start("background", "client", words, fresh_log=True)
+    def in_background(self, task: Task) -> Iterator[Process]:
+        """Runs beside something else, for as long as the block."""
+        words = self.words(task.target, math.ceil(task.seconds + self.warm_up_s + GRACE_S))
+        process = task.place.start("background", "client", words, fresh_log=True)
         try:
             yield process
         finally:

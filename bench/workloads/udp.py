@@ -5,8 +5,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from bench.cost import Usage
 from bench.peers import LOAD
-from bench.place import LOAD_PORT, Place
+from bench.place import LOAD_PORT
+from bench.workloads.base import Task
 from wardgate.errors import LabError
 
 MAX_LOSS = 0.005
@@ -19,6 +21,8 @@ STEP = 1.3
 UNLUCKY_LOSS = 0.03
 """A probe that lost no more is tried once more: a single late wake-up of a busy machine may have done it."""
 LEAST_RATE = 100.0
+LEAD_IN_S = 0.1
+"""How long `load udp` sends at the same rate before it counts."""
 GRACE_S = 20.0
 
 
@@ -114,27 +118,29 @@ class PacketRate:
 
     size: int
 
-    def run(self, place: Place, target: str, seconds: float) -> Mapping[str, float]:
-        """Gives `packets_per_s`, and the `flood_packets_per_s` that arrive when far too many are sent."""
-        carried = 0
-        probe_s = min(1.0, max(0.3, seconds / 4))
+    def run(self, task: Task) -> Mapping[str, float]:
+        """Gives `packets_per_s`, and the `flood_packets_per_s` that arrive when far too many are sent.
+
+        Costs are those of the probe that counts.
+        """
+        probe_s = min(1.0, max(0.3, task.seconds / 4))
+        spent: dict[Probe, Usage] = {}
 
         def probe(rate: float) -> Probe:
-            nonlocal carried
-            words = [str(LOAD), "udp", f"{target}:{LOAD_PORT}", str(self.size), f"{rate:.0f}", f"{probe_s:g}"]
-            done = place.client.run(words, timeout_s=probe_s + GRACE_S).check()
+            words = [str(LOAD), "udp", f"{task.target}:{LOAD_PORT}", str(self.size), f"{rate:.0f}", f"{probe_s:g}"]
+            before = task.usage()
+            done = task.place.client.run(words, timeout_s=probe_s + GRACE_S).check()
             outcome = read_probe(done.stdout)
-            carried += outcome.received
+            spent[outcome] = task.usage().since(before)
             return outcome
 
         found = highest_rate(probe)
-        best = 0.0 if found.best is None else found.best.rate
-        return {
-            "packets_per_s": best,
-            "flood_packets_per_s": found.flood_rate,
-            "probes": float(found.probes),
-            "packets": float(carried),
-        }
+        values = {"flood_packets_per_s": found.flood_rate, "probes": float(found.probes)}
+        if found.best is None:
+            return {**values, "packets_per_s": 0.0}
+        cost, packets = spent[found.best], found.best.received * (1 + LEAD_IN_S / probe_s)
+        values |= {"cpu_s": cost.cpu_s, "switches": float(cost.switches), "packets": packets}
+        return {**values, "packets_per_s": found.best.rate}
 
 
 def read_probe(text: str) -> Probe:
