@@ -35,7 +35,7 @@ class Options:
         return len(self.rows) == len(ROWS) and len(self.contenders) == len(ENTRIES)
 
 
-def parse(arguments: Sequence[str] | None = None, prog: str = "python -m bench.tunnel") -> Options:
+def parse(arguments: Sequence[str] | None = None, prog: str | None = None) -> Options:
     """Reads the command line; ends the program with an explanation if it is wrong."""
     parser = argparse.ArgumentParser(
         prog=prog, description="Compares tunnels in the lab; bench/README.md has the method."

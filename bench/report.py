@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.bars import Bar, bars_of, held
 from bench.cast import ENTRIES
 from bench.options import Options
+from bench.ratio_bars import Bar, bars_of, held
 from bench.results import Results, shown
 from bench.rows import FIGURES, Figure
 
@@ -36,7 +36,7 @@ class Report:
     machine: Mapping[str, str]
     versions: Mapping[str, str]
     facts: Mapping[str, Mapping[str, str]]
-    notes: Sequence[str] = ()
+    notes: list[str] = field(default_factory=list)
     more_bars: list[Bar] = field(default_factory=list)
 
     def bars(self) -> list[Bar]:

@@ -15,6 +15,7 @@ from bench.options import Options
 from bench.place import Place, opened
 from bench.results import Results, Sample
 from bench.rows import ROWS, Row
+from bench.wire import carried
 from bench.workloads.base import Task
 from wardgate.errors import LabError
 from wardgate.lab import topologies
@@ -136,6 +137,7 @@ class Runner:
         others = self._pids_of_others(ground, set(processes.values()))
         pids = tuple(processes.values())
         used, idle = usage_of(pids), usage_of(others)
+        wire = carried(ground.places[lab])
         busy_s, stolen_s, began = machine_busy_s(), machine_stolen_s(), time.monotonic()
         with counted(pids if self.counts_instructions else ()) as instructions:
             task = Task(ground.places[lab], target, self._options.seconds, lambda: usage_of(pids))
@@ -148,8 +150,10 @@ class Runner:
             "stolen_s": machine_stolen_s() - stolen_s,
             "others_cpu_s": usage_of(others).since(idle).cpu_s,
         }
-        carrying = usage_of(processes[role] for role in entry.carriers)
-        values |= {"peak_rss_mb": carrying.peak_rss / 1e6} if entry.carriers else {}
+        values |= carried(ground.places[lab]).mean_sizes_since(wire)
+        values |= {f"peak_rss_mb_{role}": usage_of([pid]).peak_rss / 1e6 for role, pid in processes.items()}
+        if entry.carriers:
+            values["peak_rss_mb"] = sum(values[f"peak_rss_mb_{role}"] for role in entry.carriers)
         return values | per_unit(values, bool(processes), instructions())
 
     @staticmethod

@@ -2,32 +2,43 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import machine, peers, plot
-from bench.bars import held
 from bench.options import Options, parse
+from bench.others import RESULTS, OtherFailed, run_other
+from bench.ratio_bars import held
 from bench.report import Report
 from bench.run import Runner
 from wardgate.errors import LabError
 from wardgate.lab.demo.workplace import Ended, end_on_signals, workplace
 
-RESULTS = Path(__file__).parent / "results"
 MUCH_STOLEN = 0.02
 Say = Callable[[str], None]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs it, writes the results; gives the exit status."""
-    options = parse(arguments)
+def main(
+    arguments: Sequence[str] | None = None, others: Sequence[str] = (), prog: str = "python -m bench.tunnel"
+) -> int:
+    """Runs it, writes the results; gives the exit status.
+
+    Args:
+        arguments: The command line; the process's own if not given.
+        others: Other benchmarks to run afterwards, whose bars belong in the table.
+        prog: What this program is called in its usage.
+    """
+    options = parse(arguments, prog)
     end_on_signals()
     say = say_to_stderr if options.as_json else say_to_stdout
     try:
         report = measure(options, say)
+        failed = add_others(report, others, say)
+        path = write(report, say)
         print(json.dumps(report.as_json()) if options.as_json else f"\n{report.markdown()}", flush=True)
-        return finish(report, write(report, say), say)
+        return finish(report, failed, path, say)
     except Ended as ended:
         say(f"bench: ended by {ended}; everything is cleaned up")
         return 128 + ended.number
@@ -49,6 +60,21 @@ def measure(options: Options, say: Say) -> Report:
         runner = Runner(options, directory, say)
         runner.run()
     return Report(date, options, runner.results, machine.describe(), versions, runner.facts, notes_on(runner))
+
+
+def add_others(report: Report, others: Sequence[str], say: Say) -> int:
+    """Runs other benchmarks for their bars; gives how many failed, which the notes tell."""
+    failed = 0
+    for name in others:
+        began = time.monotonic()
+        try:
+            report.more_bars += run_other(name)
+            say(f"{name}: measured in {time.monotonic() - began:.0f} s")
+        except OtherFailed as error:
+            failed += 1
+            report.notes.append(f"failed: {error}")
+            say(f"{name}: {error}")
+    return failed
 
 
 def notes_on(runner: Runner) -> list[str]:
@@ -87,13 +113,14 @@ def write(report: Report, say: Say) -> Path:
     return stem.with_suffix(".md")
 
 
-def finish(report: Report, path: Path, say: Say) -> int:
-    """Says the last line; gives the exit status."""
-    failures = report.results.failures()
+def finish(report: Report, others_failed: int, path: Path, say: Say) -> int:
+    """Says the last line; gives the exit status, which is about the measuring and not about the bars."""
+    samples = len(report.results.failures())
+    failed = [f"{samples} samples failed"] if samples else []
+    failed += [f"{others_failed} other benchmarks failed"] if others_failed else []
     bars = f"; {held(report.bars())}" if report.bars() else ""
-    outcome = f"{len(failures)} samples failed" if failures else "ok"
-    say(f"bench: {outcome}{bars}; results in {path.relative_to(RESULTS.parents[1])} and beside it")
-    return 1 if failures else 0
+    say(f"bench: {' and '.join(failed) or 'ok'}{bars}; results in {path.relative_to(RESULTS.parents[1])} and beside it")
+    return 1 if failed else 0
 
 
 def say_to_stdout(text: str) -> None:

@@ -12,7 +12,7 @@ from wardgate.lab.process import Process
 PORT = 1194
 APP = IPv4Address("10.9.0.22")
 INTERFACE = "openvpn"
-CIPHER = "AES-256-GCM"
+CIPHER = "AES-128-GCM"
 SOCKET_BUFFER = 1 << 20
 TUNING = [
     *("--tun-mtu", str(TUNNEL_MTU), "--txqueuelen", "1000", "--fast-io"),
