@@ -142,15 +142,15 @@ class Runner:
         with counted(pids if self.counts_instructions else ()) as instructions:
             task = Task(ground.places[lab], target, self._options.seconds, lambda: usage_of(pids))
             measured = row.workload.run(task)
-        spent = usage_of(pids).since(used)
+        lasted_s, spent = time.monotonic() - began, usage_of(pids).since(used)
         values = {"cpu_s": spent.cpu_s, "switches": float(spent.switches), **measured}
         values |= {
-            "lasted_s": time.monotonic() - began,
+            "lasted_s": lasted_s,
             "machine_s": machine_busy_s() - busy_s,
             "stolen_s": machine_stolen_s() - stolen_s,
             "others_cpu_s": usage_of(others).since(idle).cpu_s,
         }
-        values |= carried(ground.places[lab]).mean_sizes_since(wire)
+        values |= carried(ground.places[lab]).figures_since(wire, lasted_s)
         values |= {f"peak_rss_mb_{role}": usage_of([pid]).peak_rss / 1e6 for role, pid in processes.items()}
         if entry.carriers:
             values["peak_rss_mb"] = sum(values[f"peak_rss_mb_{role}"] for role in entry.carriers)

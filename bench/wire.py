@@ -22,13 +22,14 @@ class Carried:
     sent_bytes: int = 0
     sent_packets: int = 0
 
-    def mean_sizes_since(self, earlier: "Carried") -> dict[str, float]:
-        """The mean size of what was received and sent after an earlier reading, in bytes, by name."""
+    def figures_since(self, earlier: "Carried", lasted_s: float) -> dict[str, float]:
+        """The rate and the mean size of what was received and sent after an earlier reading, by name."""
         made = {}
         for name in ("received", "sent"):
             packets = getattr(self, f"{name}_packets") - getattr(earlier, f"{name}_packets")
+            size = getattr(self, f"{name}_bytes") - getattr(earlier, f"{name}_bytes")
+            made[f"wire_{name}_gbit_per_s"] = size * 8 / lasted_s / 1e9
             if packets >= FEW_PACKETS:
-                size = getattr(self, f"{name}_bytes") - getattr(earlier, f"{name}_bytes")
                 made[f"wire_{name}_bytes_per_packet"] = size / packets
         return made
 

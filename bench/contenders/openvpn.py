@@ -23,7 +23,7 @@ TUNING = [
 
 @dataclass
 class OpenVpn:
-    """Both ends, without kernel offload (DCO), whose module stock kernels do not have."""
+    """Both ends, without the kernel's help (DCO): user space is compared with user space."""
 
     name: str = "openvpn"
     _processes: dict[str, Process] = field(default_factory=dict)
