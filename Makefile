@@ -7,6 +7,8 @@ help:
 	@echo "make demo    set everything up, then show the main job end to end in a small internet of network namespaces"
 	@echo "make test    set everything up, then check formatting, types and lints and run all tests"
 	@echo "make dev     the demo's lab, left running, with what to try in it"
+	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (half an hour; bench/README.md)"
+	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
 	@echo "make setup   system packages, virtual environment, native module"
 	@echo "make check   formatting, lints and types only"
 	@echo "make clean   remove what was built"
@@ -37,6 +39,25 @@ test: setup
 	@scripts/check
 	@scripts/test
 
+# matplotlib draws the picture and is of no use to anybody else, so it is not among the project's dependencies.
+.PHONY: plotting
+plotting: setup
+	@cmp -s bench/requirements.txt .venv/.stamp-plotting || { \
+	  $(VENV)/python -m pip install -q --disable-pip-version-check -r bench/requirements.txt && \
+	  cp bench/requirements.txt .venv/.stamp-plotting; }
+
+.PHONY: bench
+bench: plotting
+	@exec $(VENV)/python -m bench
+
+.PHONY: bench-quick
+bench-quick: plotting
+	@exec $(VENV)/python -m bench.tunnel --quick
+
+.PHONY: bench-relay
+bench-relay: setup
+	@exec $(VENV)/python -m bench.relay
+
 .PHONY: clean
 clean:
-	rm -rf target .venv src/wardgate/_fastpath*.so .mypy_cache .ruff_cache .pytest_cache
+	rm -rf target .venv bench/.cache src/wardgate/_fastpath*.so .mypy_cache .ruff_cache .pytest_cache
