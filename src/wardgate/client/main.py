@@ -15,6 +15,7 @@ from wardgate._fastpath import Engine, StaticKey
 from wardgate.client.config import ClientSettings
 from wardgate.client.state import ClientState
 from wardgate.errors import InterfaceLost, WardgateError
+from wardgate.heap import freeze_heap
 from wardgate.io import clock, metrics
 from wardgate.io.control_socket import ControlSocket, ControlSocketError
 from wardgate.io.dns_control import DnsControlError, dns_control
@@ -49,6 +50,7 @@ def run(settings: ClientSettings) -> str | None:
     problem = network_problem()
     if problem is not None:
         return problem
+    freeze_heap()
     try:
         return asyncio.run(_serve(settings))
     except (WardgateError, OSError) as error:

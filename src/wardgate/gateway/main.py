@@ -15,6 +15,7 @@ from wardgate._fastpath import Engine, StaticKey
 from wardgate.errors import InterfaceLost, WardgateError
 from wardgate.gateway.config import GatewaySettings
 from wardgate.gateway.state import GatewayState
+from wardgate.heap import freeze_heap
 from wardgate.io import clock, metrics
 from wardgate.io.dns_server import DnsServer
 from wardgate.io.forwarding import HostForwarding
@@ -48,6 +49,7 @@ def run(settings: GatewaySettings, *, check: bool = True) -> str | None:
     problem = network_problem() if check else None
     if problem is not None:
         return problem
+    freeze_heap()
     try:
         return asyncio.run(_serve(settings))
     except (WardgateError, OSError) as error:

@@ -6,6 +6,7 @@ from typing import Any
 import uvicorn
 
 from wardgate.errors import SettingError
+from wardgate.heap import freeze_heap
 from wardgate.portal.app import create_app, uvicorn_options
 from wardgate.portal.clock import SystemClock
 from wardgate.portal.config import Settings
@@ -19,7 +20,9 @@ def run(settings: Settings) -> None:
         SettingError: The database or the address cannot be used.
     """
     asyncio.run(_prepare(settings))
-    _Server(uvicorn.Config(create_app(settings), **uvicorn_options(settings))).run_or_exit(settings)
+    server = _Server(uvicorn.Config(create_app(settings), **uvicorn_options(settings)))
+    freeze_heap()
+    server.run_or_exit(settings)
 
 
 async def _prepare(settings: Settings) -> None:

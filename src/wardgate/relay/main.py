@@ -12,6 +12,7 @@ import uvloop
 
 from wardgate._fastpath import RelayIo
 from wardgate.errors import SettingError
+from wardgate.heap import freeze_heap
 from wardgate.io import clock
 from wardgate.io.health import HealthServer
 from wardgate.io.host import host_user_agent, notify_service_manager
@@ -274,6 +275,7 @@ def relay(
     except SettingError as error:
         fail(PROGRAM, str(error), 2)
     _raise_file_limit(highest_port - lowest_port + 1)
+    freeze_heap()
     try:
         reason = uvloop.run(serve(settings))
     except OSError as error:

@@ -211,10 +211,11 @@ class ClientChannel(Channel):
         self._resets |= reset or set()
         self._is_stale.set()
 
-    @property
-    def is_refreshing(self) -> bool:
-        """Whether the list is to be computed again, or is being computed."""
-        return self._is_stale.is_set() or self._list_lock.locked()
+    async def wait_refreshed(self) -> None:
+        """Returns when the list is computed, and what changed is sent."""
+        while self._is_stale.is_set() or self._list_lock.locked():
+            async with self._list_lock:  # whoever computes holds it; who waits for it comes before us, or soon after
+                await asyncio.sleep(0)
 
     def grant_ended(self, resource_id: ResourceId, authorization_id: str) -> None:
         """A grant of this client was deleted, whatever it was waiting for."""

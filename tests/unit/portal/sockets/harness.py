@@ -213,8 +213,8 @@ class PortalUnderTest:
     async def refreshed(self) -> None:
         """No client's list of resources waits to be computed again, and what changed was sent."""
         async with asyncio.timeout(WAIT_S):
-            while any(client.is_refreshing for client in self.hub.presence.all_clients()):
-                await asyncio.sleep(0.001)
+            for client in self.hub.presence.all_clients():
+                await client.wait_refreshed()
 
     async def close(self) -> None:
         for peer in self._peers:
