@@ -9,6 +9,7 @@ help:
 	@echo "make dev     the demo's lab, left running, with what to try in it"
 	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (half an hour; bench/README.md)"
 	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
+	@echo "             make bench-flows, bench-memory, bench-loop: new flows a second, memory, what a flood keeps out"
 	@echo "make setup   system packages, virtual environment, native module"
 	@echo "make check   formatting, lints and types only"
 	@echo "make clean   remove what was built"
@@ -57,6 +58,18 @@ bench-quick: plotting
 .PHONY: bench-relay
 bench-relay: setup
 	@exec $(VENV)/python -m bench.relay
+
+.PHONY: bench-flows
+bench-flows: setup
+	@$(VENV)/python -m bench.flows
+
+.PHONY: bench-memory
+bench-memory: setup
+	@$(VENV)/python -m bench.memory
+
+.PHONY: bench-loop
+bench-loop: setup
+	@$(VENV)/python -m bench.loop
 
 .PHONY: clean
 clean:

@@ -78,7 +78,7 @@ def xchacha20poly1305_seal(key: bytes, nonce: bytes, aad: bytes, plaintext: byte
 def xchacha20poly1305_open(key: bytes, nonce: bytes, aad: bytes, ciphertext: bytes) -> bytes:
     """Raises `HandshakeError` if it does not authenticate."""
 
-# --- upcalls ---
+# --- upcalls: sources of packets take turns; session events and datagrams go before them ---
 
 @final
 class PacketUpcall:
@@ -89,13 +89,30 @@ class PacketUpcall:
         packet: The IP packet. Of a TUN super-packet only the first segment is here, the rest was dropped and counted.
         local, remote: Where its datagram arrived and came from (the relay for relayed ones); `None` from the TUN.
         channel: The relay channel it arrived on, if any.
+        target: What access depends on, to look decisions up by: protocol, destination port (2 bytes, 0 if it has none),
+            source and destination address. `None` if the packet opens no flow; of ICMP only echo requests do.
+        inside: What a translation depends on: protocol, source port (or ICMP identifier), destination address. `None`
+            likewise.
     """
 
-    peer: int | None
-    packet: bytes
-    local: Addr | None
-    remote: Addr | None
-    channel: int | None
+    @staticmethod
+    def of(peer: int | None, packet: bytes) -> PacketUpcall:
+        """A packet as if it had come in. Raises ValueError if it is of a kind that never passes."""
+
+    @property
+    def peer(self) -> int | None: ...
+    @property
+    def packet(self) -> bytes: ...
+    @property
+    def local(self) -> Addr | None: ...
+    @property
+    def remote(self) -> Addr | None: ...
+    @property
+    def channel(self) -> int | None: ...
+    @property
+    def target(self) -> bytes | None: ...
+    @property
+    def inside(self) -> bytes | None: ...
 
 @final
 class DatagramUpcall:
@@ -123,6 +140,12 @@ class SessionUpcall:
     local_index: int
 
 Upcall = PacketUpcall | DatagramUpcall | SessionUpcall
+Decided = tuple[PacketUpcall, int, int, bytes]
+"""`(packet, peer, authorization, outside)`: a packet that may pass.
+
+`outside` is how a packet from a peer is to look on the TUN device: protocol, source port (or identifier) and
+destination address; empty if it stays as it is.
+"""
 
 # --- tables ---
 
@@ -162,24 +185,49 @@ class Flow:
 
 @final
 class FlowReport:
-    """A flow's figures, when asked for or when it is gone."""
+    """A flow's figures, when asked for or when it is gone.
 
-    flow_id: int
-    peer: int
-    authorization: int
-    protocol: int
-    inner_source: Addr
-    inner_destination: Addr
-    host_source: Addr
-    host_destination: Addr
-    from_peer: bool
-    outbound_packets: int
-    outbound_bytes: int
-    inbound_packets: int
-    inbound_bytes: int
-    created_at: float
-    last_used_at: float
-    finished: Literal["", "fin", "rst"]
+    Attributes:
+        inside: Protocol, source port (or identifier) and destination address of its first packet in the tunnel.
+        is_translated: Whether it looks different on the TUN device.
+    """
+
+    @property
+    def flow_id(self) -> int: ...
+    @property
+    def peer(self) -> int: ...
+    @property
+    def authorization(self) -> int: ...
+    @property
+    def protocol(self) -> int: ...
+    @property
+    def inner_source(self) -> Addr: ...
+    @property
+    def inner_destination(self) -> Addr: ...
+    @property
+    def host_source(self) -> Addr: ...
+    @property
+    def host_destination(self) -> Addr: ...
+    @property
+    def inside(self) -> bytes: ...
+    @property
+    def from_peer(self) -> bool: ...
+    @property
+    def is_translated(self) -> bool: ...
+    @property
+    def outbound_packets(self) -> int: ...
+    @property
+    def outbound_bytes(self) -> int: ...
+    @property
+    def inbound_packets(self) -> int: ...
+    @property
+    def inbound_bytes(self) -> int: ...
+    @property
+    def created_at(self) -> float: ...
+    @property
+    def last_used_at(self) -> float: ...
+    @property
+    def finished(self) -> Literal["", "fin", "rst"]: ...
 
 @final
 class PeerActivity:
@@ -243,10 +291,36 @@ class Engine:
         """False if a table bound was met (counted) or either key is taken by another live flow; the same id replaces
         and its figures go on."""
 
+    def install(
+        self, decided: list[Decided], now: float, idle_s: tuple[float, float, float]
+    ) -> tuple[list[bytes], list[Datagram], list[tuple[int, Literal["known", "full", "taken"]]]]:
+        """Opens the flows of packets that missed, numbered here, and passes each packet on its flow.
+
+        Args:
+            decided: Who may pass, and as what.
+            idle_s: Of confirmed TCP flows, of other confirmed flows, and of unconfirmed ones.
+
+        Returns:
+            Packets for the TUN device, datagrams to send, and by position what did not become a new flow: `known`
+            passed on a flow that was opened meanwhile, `full` met a bound, `taken` looks like another flow on the TUN
+            device.
+
+        Raises:
+            ValueError: A packet opens no flow, or what it is to look like is not possible. Nothing was done.
+        """
+
     def remove_flow(self, flow_id: int) -> FlowReport | None: ...
     def remove_flows(self, peer: int, authorization: int | None = None) -> list[FlowReport]: ...
     def expire_flows(self, now: float, limit: int = 4096) -> list[FlowReport]: ...
-    def flows(self, limit: int = 4096) -> list[FlowReport]: ...
+    def flows(self, limit: int = 4096, after: int = 0) -> list[FlowReport]:
+        """Those with a greater id than `after`, the lowest first."""
+
+    def flow_count(self) -> int: ...
+    def flow_by_host(self, protocol: int, source: Addr, destination: Addr, from_peer: bool) -> FlowReport | None:
+        """The flow whose outbound packets look like this on the TUN device; of pings, requests."""
+
+    def traffic(self) -> dict[int, tuple[int, int, int, int]]:
+        """Outbound packets and bytes, inbound packets and bytes of the flows that are there, by authorization."""
 
     # single packets of Python's own making
     def seal(self, peer: int, packet: bytes, now: float) -> bytes | None:
@@ -262,7 +336,7 @@ class Engine:
     def handle_inner(self, peer: int, packet: bytes, now: float) -> list[bytes]:
         """A packet of a peer that was decrypted earlier (a replayed upcall); the packets for the TUN come back."""
 
-    # upcalls: one bounded ring, the newest is dropped and counted when it is full
+    # upcalls: bounded, in all and by source; the newest is dropped and counted
     def poll_upcalls(self, limit: int = 256) -> list[Upcall]: ...
     def upcall_fd(self) -> int:
         """An eventfd, readable while upcalls wait; `poll_upcalls` drains it."""

@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 from tests.sim.product import CLIENT_V4, SITE, Product, product, resource_id
 from wardgate.wire import ip, portal
 from wardgate.wire.addresses import SocketAddr
-from wardgate.wire.control import AssignedIps, encode_control
+from wardgate.wire.control import AssignedIps, Goodbye, encode_control
 from wardgate.wire.icmp_errors import Unreachable, quoted, unreachable
 from wardgate.wire.ip import ACK, SYN, Packet
 
@@ -279,3 +279,32 @@ def test_protocols_without_ports_pass_both_ways() -> None:
 
     assert [packet.raw for packet in lab.lan.received] == [there]
     assert [packet.raw for packet in at_client(lab)] == [back]
+
+
+def test_questions_sent_in_one_breath_from_one_port_are_all_answered() -> None:
+    lab = connected(network(), name())
+    (proxy_ip, *_) = lab.ask_name("app.example")
+    lab.client.received.clear()
+    payloads = [b"A", b"AAAA", b"MX"]
+
+    for address in ("10.9.0.2", str(proxy_ip)):
+        for payload in payloads:
+            lab.client.program.engine.handle_tun(udp(address, payload=payload), lab.world.now)
+        lab.client.program.settle()
+        lab.run(1.0)
+
+    assert [packet.payload for packet in lab.lan.received] == payloads * 2
+    assert [packet.payload for packet in at_client(lab)] == [b"echo:" + payload for payload in payloads] * 2
+
+
+def test_access_that_ends_in_the_batch_of_a_first_packet_leaves_no_flow() -> None:
+    lab = connected(network())
+    engine = lab.gateways[0].program.engine
+    flows = engine.flow_count()
+
+    for raw in (udp("10.9.0.2"), encode_control(Goodbye()), udp("10.9.0.2", 54)):
+        engine.handle_inner(0, raw, lab.world.now)
+    lab.gateways[0].program.settle()
+
+    assert flows > 0
+    assert engine.flow_count() == 0

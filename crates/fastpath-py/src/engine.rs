@@ -1,10 +1,13 @@
 //! The engine as Python sees it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use fastpath::engine::{Engine as Native, Limits};
+use fastpath::engine::{Datagram as NativeDatagram, Engine as Native, Limits};
 use fastpath::flow::FlowReport as NativeReport;
+use fastpath::install::{Decided, Exception, IdleTimes};
+use fastpath::packet::FlowKey;
 use fastpath::peer::Path;
 use fastpath::tables::{Bounds, TableError};
 use fastpath_io::event::Event;
@@ -15,7 +18,7 @@ use pyo3::types::PyBytes;
 use crate::address::{Addr, to_native, to_python};
 use crate::flow::{Flow, FlowReport};
 use crate::noise::Keypair;
-use crate::upcall;
+use crate::upcall::{self, PacketUpcall};
 
 fn refused(error: TableError) -> PyErr {
     match error {
@@ -26,7 +29,7 @@ fn refused(error: TableError) -> PyErr {
 }
 
 fn reports(native: Vec<NativeReport>) -> Vec<FlowReport> {
-    native.into_iter().map(FlowReport::from).collect()
+    native.into_iter().map(FlowReport).collect()
 }
 
 fn packets(py: Python<'_>, packets: Vec<Vec<u8>>) -> Vec<Bound<'_, PyBytes>> {
@@ -35,6 +38,16 @@ fn packets(py: Python<'_>, packets: Vec<Vec<u8>>) -> Vec<Bound<'_, PyBytes>> {
 
 /// `(local, remote, payload)`
 type Datagram<'py> = (Option<Addr>, Addr, Bound<'py, PyBytes>);
+
+fn datagram(py: Python<'_>, (local, remote, payload): NativeDatagram) -> Datagram<'_> {
+    (local.map(to_python), to_python(remote), PyBytes::new(py, &payload))
+}
+
+/// `(upcall, peer, authorization, outside)`
+type OneDecided<'py> = (Bound<'py, PacketUpcall>, u32, u64, Bound<'py, PyBytes>);
+
+/// Packets for the TUN device, datagrams, and what did not become a new flow, by position.
+type Passed<'py> = (Vec<Bound<'py, PyBytes>>, Vec<Datagram<'py>>, Vec<(usize, &'static str)>);
 
 #[pyclass(frozen, get_all, module = "wardgate._fastpath")]
 #[derive(Default)]
@@ -138,7 +151,7 @@ impl Engine {
     }
 
     fn remove_flow(&self, flow_id: u64) -> Option<FlowReport> {
-        self.native.remove_flow(flow_id).map(FlowReport::from)
+        self.native.remove_flow(flow_id).map(FlowReport)
     }
 
     #[pyo3(signature = (peer, authorization = None))]
@@ -151,9 +164,61 @@ impl Engine {
         reports(py.detach(|| self.native.expire_flows(now, limit)))
     }
 
-    #[pyo3(signature = (limit = 4096))]
-    fn flows(&self, py: Python<'_>, limit: usize) -> Vec<FlowReport> {
-        reports(py.detach(|| self.native.flows(limit)))
+    #[pyo3(signature = (limit = 4096, after = 0))]
+    fn flows(&self, py: Python<'_>, limit: usize, after: u64) -> Vec<FlowReport> {
+        reports(py.detach(|| self.native.flows(after, limit)))
+    }
+
+    fn flow_count(&self) -> usize {
+        self.native.flow_count()
+    }
+
+    fn flow_by_host(
+        &self,
+        protocol: u8,
+        source: Addr,
+        destination: Addr,
+        from_peer: bool,
+    ) -> PyResult<Option<FlowReport>> {
+        let (source, destination) = (to_native(&source)?, to_native(&destination)?);
+        let host = FlowKey::new(protocol, source, destination, false);
+        Ok(host.and_then(|host| self.native.flow_by_host(&host, from_peer)).map(FlowReport))
+    }
+
+    fn traffic(&self, py: Python<'_>) -> HashMap<u64, (u64, u64, u64, u64)> {
+        let totals = py.detach(|| self.native.traffic());
+        totals.into_iter().map(|(authorization, [a, b, c, d])| (authorization, (a, b, c, d))).collect()
+    }
+
+    fn install<'py>(
+        &self,
+        py: Python<'py>,
+        decided: Vec<OneDecided<'py>>,
+        now: f64,
+        idle_s: (f32, f32, f32),
+    ) -> PyResult<Passed<'py>> {
+        let (tcp_s, other_s, unconfirmed_s) = idle_s;
+        let times = IdleTimes { tcp_s, other_s, unconfirmed_s };
+        let outsides: Vec<&[u8]> = decided.iter().map(|one| one.3.as_bytes()).collect();
+        let native: Option<Vec<Decided<'_>>> = decided
+            .iter()
+            .zip(&outsides)
+            .map(|((miss, peer, authorization, _), outside)| {
+                Decided::new(&miss.get().0, *peer, *authorization, outside, times)
+            })
+            .collect();
+        let native = native.ok_or_else(|| PyValueError::new_err("a packet opens no flow, or cannot look like that"))?;
+        let passed = py.detach(|| self.native.install(&native, now));
+        let exceptions = passed.exceptions.into_iter().map(|(position, what)| {
+            let word = match what {
+                Exception::Known => "known",
+                Exception::Full => "full",
+                Exception::Taken => "taken",
+            };
+            (position, word)
+        });
+        let datagrams = passed.datagrams.into_iter().map(|one| datagram(py, one)).collect();
+        Ok((packets(py, passed.packets), datagrams, exceptions.collect()))
     }
 
     fn seal<'py>(&self, py: Python<'py>, peer: u32, packet: &[u8], now: f64) -> Option<Bound<'py, PyBytes>> {
@@ -161,11 +226,7 @@ impl Engine {
     }
 
     fn handle_tun<'py>(&self, py: Python<'py>, packet: &[u8], now: f64) -> Vec<Datagram<'py>> {
-        let datagrams = self.native.handle_tun(packet, now);
-        let convert = |(local, remote, payload): fastpath::engine::Datagram| {
-            (local.map(to_python), to_python(remote), PyBytes::new(py, &payload))
-        };
-        datagrams.into_iter().map(convert).collect()
+        self.native.handle_tun(packet, now).into_iter().map(|one| datagram(py, one)).collect()
     }
 
     fn handle_datagram<'py>(
@@ -186,7 +247,7 @@ impl Engine {
 
     #[pyo3(signature = (limit = 256))]
     fn poll_upcalls(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<Py<PyAny>>> {
-        let upcalls = py.detach(|| self.native.ring.poll(limit));
+        let upcalls = self.native.ring.poll(limit);
         upcalls.into_iter().map(|one| upcall::convert(py, one)).collect()
     }
 

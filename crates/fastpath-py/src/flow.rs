@@ -3,6 +3,7 @@
 use fastpath::flow::{FlowReport as NativeReport, FlowSpec};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::address::{Addr, to_native, to_python};
 
@@ -50,46 +51,98 @@ impl Flow {
     }
 }
 
-#[pyclass(frozen, get_all, module = "wardgate._fastpath")]
-pub struct FlowReport {
-    flow_id: u64,
-    peer: u32,
-    authorization: u64,
-    protocol: u8,
-    inner_source: Addr,
-    inner_destination: Addr,
-    host_source: Addr,
-    host_destination: Addr,
-    from_peer: bool,
-    outbound_packets: u64,
-    outbound_bytes: u64,
-    inbound_packets: u64,
-    inbound_bytes: u64,
-    created_at: f64,
-    last_used_at: f64,
-    finished: &'static str,
-}
+#[pyclass(frozen, module = "wardgate._fastpath")]
+pub struct FlowReport(pub NativeReport);
 
-impl From<NativeReport> for FlowReport {
-    fn from(report: NativeReport) -> Self {
-        let spec = report.spec;
-        Self {
-            flow_id: spec.flow_id,
-            peer: spec.peer,
-            authorization: spec.authorization,
-            protocol: spec.protocol,
-            inner_source: to_python(spec.inner_source),
-            inner_destination: to_python(spec.inner_destination),
-            host_source: to_python(spec.host_source),
-            host_destination: to_python(spec.host_destination),
-            from_peer: spec.from_peer,
-            outbound_packets: report.outbound_packets,
-            outbound_bytes: report.outbound_bytes,
-            inbound_packets: report.inbound_packets,
-            inbound_bytes: report.inbound_bytes,
-            created_at: report.created_at,
-            last_used_at: report.last_used_at,
-            finished: report.finished,
-        }
+#[pymethods]
+impl FlowReport {
+    #[getter]
+    fn flow_id(&self) -> u64 {
+        self.0.flow_id
+    }
+
+    #[getter]
+    fn peer(&self) -> u32 {
+        self.0.peer
+    }
+
+    #[getter]
+    fn authorization(&self) -> u64 {
+        self.0.authorization
+    }
+
+    #[getter]
+    fn protocol(&self) -> u8 {
+        self.0.keys.tun.protocol()
+    }
+
+    #[getter]
+    fn inner_source(&self) -> Addr {
+        to_python(self.0.keys.inner().source())
+    }
+
+    #[getter]
+    fn inner_destination(&self) -> Addr {
+        to_python(self.0.keys.inner().destination())
+    }
+
+    #[getter]
+    fn host_source(&self) -> Addr {
+        to_python(self.0.keys.host().source())
+    }
+
+    #[getter]
+    fn host_destination(&self) -> Addr {
+        to_python(self.0.keys.host().destination())
+    }
+
+    #[getter]
+    fn inside<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.keys.inner().side())
+    }
+
+    #[getter(from_peer)]
+    fn is_from_peer(&self) -> bool {
+        self.0.keys.from_peer
+    }
+
+    #[getter]
+    fn is_translated(&self) -> bool {
+        self.0.keys.inner() != self.0.keys.host()
+    }
+
+    #[getter]
+    fn outbound_packets(&self) -> u64 {
+        self.0.outbound_packets
+    }
+
+    #[getter]
+    fn outbound_bytes(&self) -> u64 {
+        self.0.outbound_bytes
+    }
+
+    #[getter]
+    fn inbound_packets(&self) -> u64 {
+        self.0.inbound_packets
+    }
+
+    #[getter]
+    fn inbound_bytes(&self) -> u64 {
+        self.0.inbound_bytes
+    }
+
+    #[getter]
+    fn created_at(&self) -> f64 {
+        self.0.created_at
+    }
+
+    #[getter]
+    fn last_used_at(&self) -> f64 {
+        self.0.last_used_at
+    }
+
+    #[getter]
+    fn finished(&self) -> &'static str {
+        self.0.finished
     }
 }

@@ -37,6 +37,8 @@ fn add_aliases(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let packet = py.get_type::<upcall::PacketUpcall>().into_any();
     let upcall = upcalls.iter().try_fold(packet, |union, one| union.bitor(one))?;
     module.add("Upcall", upcall)?;
+    let decided = c"tuple[object, int, int, bytes]";
+    module.add("Decided", py.eval(decided, None, None)?)?;
     module.add("Addr", py.eval(c"tuple[str, int]", None, None)?)?;
     module.add("Datagram", py.eval(c"tuple[tuple[str, int] | None, tuple[str, int], bytes]", None, None)?)
 }

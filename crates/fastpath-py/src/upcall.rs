@@ -1,19 +1,60 @@
 //! Upcalls as Python sees them.
 
+use fastpath::install::Miss;
 use fastpath::upcall::{SessionEvent, Upcall};
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::address::{Addr, to_python};
 
-#[pyclass(frozen, get_all, module = "wardgate._fastpath")]
-pub struct PacketUpcall {
-    peer: Option<u32>,
-    packet: Py<PyBytes>,
-    local: Option<Addr>,
-    remote: Option<Addr>,
-    channel: Option<u16>,
+/// Made for each packet that misses, so it converts what is asked for and no more.
+#[pyclass(frozen, module = "wardgate._fastpath")]
+pub struct PacketUpcall(pub Miss);
+
+#[pymethods]
+impl PacketUpcall {
+    #[staticmethod]
+    fn of(peer: Option<u32>, packet: Vec<u8>) -> PyResult<Self> {
+        let refused = |error| PyValueError::new_err(format!("not a packet that can pass: {error:?}"));
+        Miss::parse(peer, packet).map(Self).map_err(refused)
+    }
+
+    #[getter]
+    fn peer(&self) -> Option<u32> {
+        self.0.peer
+    }
+
+    #[getter]
+    fn packet<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.packet)
+    }
+
+    #[getter]
+    fn local(&self) -> Option<Addr> {
+        self.0.arrival.map(|arrival| to_python(arrival.local))
+    }
+
+    #[getter]
+    fn remote(&self) -> Option<Addr> {
+        self.0.arrival.map(|arrival| to_python(arrival.remote))
+    }
+
+    #[getter]
+    fn channel(&self) -> Option<u16> {
+        self.0.arrival.and_then(|arrival| arrival.channel)
+    }
+
+    #[getter]
+    fn target<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.0.key().map(|key| PyBytes::new(py, &key.target()))
+    }
+
+    #[getter]
+    fn inside<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.0.key().map(|key| PyBytes::new(py, &key.side()))
+    }
 }
 
 #[pyclass(frozen, get_all, module = "wardgate._fastpath")]
@@ -32,14 +73,7 @@ pub struct SessionUpcall {
 
 pub fn convert(py: Python<'_>, upcall: Upcall) -> PyResult<Py<PyAny>> {
     match upcall {
-        Upcall::Packet { peer, packet, arrival } => PacketUpcall {
-            peer,
-            packet: PyBytes::new(py, &packet).unbind(),
-            local: arrival.map(|arrival| to_python(arrival.local)),
-            remote: arrival.map(|arrival| to_python(arrival.remote)),
-            channel: arrival.and_then(|arrival| arrival.channel),
-        }
-        .into_py_any(py),
+        Upcall::Packet(miss) => PacketUpcall(miss).into_py_any(py),
         Upcall::Datagram { local, remote, payload } => DatagramUpcall {
             local: to_python(local),
             remote: to_python(remote),

@@ -64,6 +64,8 @@ counters! {
     datagrams_unknown_channel,
     channel_data_malformed,
     flows_added,
+    /// Packets whose flow was opened while they waited for the decision.
+    flows_known,
     flows_removed,
     flows_expired,
     flows_refused_bound,

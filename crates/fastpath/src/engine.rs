@@ -3,18 +3,20 @@
 //! Lookups take a shared lock for the time of a hash lookup; what they find stays usable without it and says itself when
 //! it was removed.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::counters::{Counters, add, count};
 use crate::flow::{FlowReport, FlowSpec};
+use crate::install::{Decided, Exception, Passed, Passing};
 use crate::net_path::Receiver;
 use crate::noise::Keypair;
-use crate::packet::PacketError;
+use crate::packet::{FlowKey, PacketError};
 use crate::peer::{Path, Peer, PeerIndex};
 use crate::send_queue::SendQueue;
 use crate::session::{OVERHEAD, Session};
-use crate::tables::{Bounds, Refusal, TableError, Tables};
+use crate::tables::{Bounds, Installed, Refusal, TableError, Tables};
 use crate::tun_path::FromTun;
 use crate::upcall::{Ring, SessionEvent, Signal, Upcall};
 use crate::virtio::VnetHeader;
@@ -156,21 +158,63 @@ impl Engine {
         reports
     }
 
+    /// Opens the flows of packets that missed and passes each packet on its flow; refusals are counted.
+    pub fn install(&self, decided: &[Decided<'_>], now: f64) -> Passed {
+        let installed: Vec<_> = {
+            let mut tables = self.write();
+            decided.iter().map(|one| tables.install(one.wanted, now)).collect()
+        };
+        let mut passing = Passing::new();
+        for (position, (one, outcome)) in decided.iter().zip(installed).enumerate() {
+            let (counter, exception) = match &outcome {
+                Ok(Installed::Added(_)) => (&self.counters.flows_added, None),
+                Ok(Installed::Known(_)) => (&self.counters.flows_known, Some(Exception::Known)),
+                Ok(Installed::Refused(Refusal::Taken)) => (&self.counters.flows_refused_taken, Some(Exception::Taken)),
+                Ok(Installed::Refused(Refusal::Bound)) | Err(_) => {
+                    (&self.counters.flows_refused_bound, Some(Exception::Full))
+                }
+            };
+            count(counter);
+            passing.passed.exceptions.extend(exception.map(|what| (position, what)));
+            if let Ok(Installed::Added(flow) | Installed::Known(flow)) = outcome {
+                passing.pass(self, &flow, one, now);
+            }
+        }
+        passing.finish()
+    }
+
     /// Removes flows that are over and returns their figures.
     pub fn expire_flows(&self, now: f64, limit: usize) -> Vec<FlowReport> {
-        // The search goes through the whole table and needs no more than the shared lock.
-        let dead = self.read().dead_flows(now, limit);
-        let mut tables = self.write();
-        let mut reports = tables.take_replaced(limit);
-        let room = limit - reports.len();
-        reports.extend(dead.into_iter().take(room).filter_map(|id| tables.remove_flow(id)));
+        let reports = self.write().expire(now, limit);
         add(&self.counters.flows_expired, reports.len());
         reports
     }
 
+    /// Flows with a greater id than `after`, the lowest first.
     #[must_use]
-    pub fn flows(&self, limit: usize) -> Vec<FlowReport> {
-        self.read().reports(limit)
+    pub fn flows(&self, after: u64, limit: usize) -> Vec<FlowReport> {
+        self.read().reports(after, limit)
+    }
+
+    /// The flow whose outbound packets look like this on the TUN device.
+    #[must_use]
+    pub fn flow_by_host(&self, host: &FlowKey, from_peer: bool) -> Option<FlowReport> {
+        let key = if from_peer { host.reversed() } else { *host };
+        let flow = self.read().flow_from_tun(&key).cloned()?;
+        (flow.keys.from_peer == from_peer).then(|| flow.report())
+    }
+
+    /// Packets and bytes of the flows that are there, outbound and inbound, by authorization.
+    #[must_use]
+    pub fn traffic(&self) -> HashMap<u64, [u64; 4]> {
+        let mut totals: HashMap<u64, [u64; 4]> = HashMap::new();
+        for flow in self.read().flows() {
+            let total = totals.entry(flow.authorization).or_default();
+            for (sum, more) in total.iter_mut().zip(flow.figures()) {
+                *sum += more;
+            }
+        }
+        totals
     }
 
     #[must_use]
@@ -230,7 +274,7 @@ impl Engine {
     pub fn handle_tun(&self, packet: &[u8], now: f64) -> Vec<Datagram> {
         let mut queue = SendQueue::new(false);
         FromTun::default().handle(self, VnetHeader::PLAIN, &mut packet.to_vec(), now, &mut queue);
-        queue.sends().iter().map(|send| (send.to.local, send.to.remote, queue.payload(send).to_vec())).collect()
+        datagrams(&queue)
     }
 
     /// A datagram from the network, as the threads would handle it; returns the packets for the TUN device.
@@ -250,6 +294,11 @@ impl Engine {
         receiver.handle_inner(self, peer, &mut arena, now);
         receiver.take_packets(&arena)
     }
+}
+
+/// What a queue that makes no use of GSO holds.
+pub(crate) fn datagrams(queue: &SendQueue) -> Vec<Datagram> {
+    queue.sends().iter().map(|send| (send.to.local, send.to.remote, queue.payload(send).to_vec())).collect()
 }
 
 impl Drop for Engine {

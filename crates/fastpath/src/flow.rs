@@ -1,8 +1,8 @@
 //! One flow: how its packets look on either side, what was counted, when it ends.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checksum;
 use crate::clock::AtomicTime;
@@ -32,32 +32,61 @@ pub struct FlowSpec {
 impl FlowSpec {
     /// The keys of packets from the TUN device and from the peer, or `None` if the addresses' families differ.
     #[must_use]
-    pub fn keys(&self) -> Option<(FlowKey, FlowKey)> {
-        let is_icmp = matches!(self.protocol, ICMP | ICMPV6);
-        let outbound_reply = is_icmp && self.icmp_reply_first;
-        let inbound_reply = is_icmp && !self.icmp_reply_first;
-        let key = |source, destination, reply| FlowKey::new(self.protocol, source, destination, reply);
-        if self.inner_source.is_ipv6() != self.host_source.is_ipv6() {
-            return None;
-        }
-        Some(if self.from_peer {
-            (
-                key(self.host_destination, self.host_source, inbound_reply)?,
-                key(self.inner_source, self.inner_destination, outbound_reply)?,
-            )
-        } else {
-            (
-                key(self.host_source, self.host_destination, outbound_reply)?,
-                key(self.inner_destination, self.inner_source, inbound_reply)?,
-            )
-        })
+    pub fn keys(&self) -> Option<Keys> {
+        let is_reply = matches!(self.protocol, ICMP | ICMPV6) && self.icmp_reply_first;
+        let key = |source, destination| FlowKey::new(self.protocol, source, destination, is_reply);
+        let inner = key(self.inner_source, self.inner_destination)?;
+        let host = key(self.host_source, self.host_destination)?;
+        (self.inner_source.is_ipv6() == self.host_source.is_ipv6()).then(|| Keys::new(inner, host, self.from_peer))
     }
+}
+
+/// How packets of a flow look where they come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys {
+    pub tun: FlowKey,
+    pub peer: FlowKey,
+    pub from_peer: bool,
+}
+
+impl Keys {
+    /// The keys of a flow whose outbound packets look like `inner` in the tunnel and like `host` on the TUN device.
+    #[must_use]
+    pub fn new(inner: FlowKey, host: FlowKey, from_peer: bool) -> Self {
+        if from_peer {
+            Self { tun: host.reversed(), peer: inner, from_peer }
+        } else {
+            Self { tun: host, peer: inner.reversed(), from_peer }
+        }
+    }
+
+    /// How outbound packets look in the tunnel.
+    #[must_use]
+    pub fn inner(&self) -> FlowKey {
+        if self.from_peer { self.peer } else { self.peer.reversed() }
+    }
+
+    /// How outbound packets look on the TUN device.
+    #[must_use]
+    pub fn host(&self) -> FlowKey {
+        if self.from_peer { self.tun.reversed() } else { self.tun }
+    }
+}
+
+/// How long a flow lives unused, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Idle {
+    pub confirmed_s: f32,
+    pub unconfirmed_s: f32,
 }
 
 /// A flow's figures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FlowReport {
-    pub spec: FlowSpec,
+    pub flow_id: u64,
+    pub peer: PeerIndex,
+    pub authorization: u64,
+    pub keys: Keys,
     pub outbound_packets: u64,
     pub outbound_bytes: u64,
     pub inbound_packets: u64,
@@ -86,11 +115,33 @@ impl Tally {
     }
 }
 
+/// Flows that a FIN or a RST ended, for whoever looks for dead ones; packets add to it, so it is locked by itself.
+#[derive(Default)]
+pub struct Ended(Mutex<Vec<u64>>);
+
+impl Ended {
+    fn push(&self, flow_id: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(flow_id);
+    }
+
+    pub fn take(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One flow. There are hundreds of thousands, so what can be told from the keys is not kept.
 pub struct Flow {
-    pub spec: FlowSpec,
+    pub id: u64,
     pub peer: Arc<Peer>,
-    pub tun_key: FlowKey,
-    pub peer_key: FlowKey,
+    pub authorization: u64,
+    pub keys: Keys,
+    is_confirmed: AtomicBool,
+    /// Bit 0: outbound FIN seen; bit 1: inbound.
+    fins: AtomicU8,
+    is_reset: AtomicBool,
+    /// Removed, replaced, or its ports used by a new connection.
+    is_gone: AtomicBool,
+    idle: Idle,
     // Boxed, because most flows change nothing.
     to_peer: Option<Box<Rewrite>>,
     to_tun: Option<Box<Rewrite>>,
@@ -99,30 +150,36 @@ pub struct Flow {
     created_at: f64,
     last_used_at: AtomicTime,
     last_outbound_at: AtomicTime,
-    is_confirmed: AtomicBool,
-    /// Bit 0: outbound FIN seen; bit 1: inbound.
-    fins: AtomicU8,
-    is_reset: AtomicBool,
-    /// Removed, replaced, or its ports used by a new connection.
-    is_gone: AtomicBool,
+    ended: Arc<Ended>,
 }
 
 impl Flow {
-    /// `None` if the addresses' families differ.
     #[must_use]
-    pub fn new(spec: FlowSpec, peer: Arc<Peer>, now: f64) -> Option<Self> {
-        let (tun_key, peer_key) = spec.keys()?;
-        let (inner, host) = ((spec.inner_source, spec.inner_destination), (spec.host_source, spec.host_destination));
-        let (to_peer, to_tun) = if spec.from_peer {
-            (Rewrite::new(swap(host), swap(inner)), Rewrite::new(inner, host))
+    pub fn new(
+        id: u64,
+        peer: Arc<Peer>,
+        authorization: u64,
+        keys: Keys,
+        idle: Idle,
+        ended: &Arc<Ended>,
+        now: f64,
+    ) -> Self {
+        let (to_peer, to_tun) = if keys.tun == keys.peer.reversed() {
+            (None, None)
         } else {
-            (Rewrite::new(host, inner), Rewrite::new(swap(inner), swap(host)))
+            let (as_peer, as_tun) = (keys.peer.reversed(), keys.tun.reversed());
+            (Rewrite::new(ends(&keys.tun), ends(&as_peer)), Rewrite::new(ends(&keys.peer), ends(&as_tun)))
         };
-        Some(Self {
-            spec,
+        Self {
+            id,
             peer,
-            tun_key,
-            peer_key,
+            authorization,
+            keys,
+            is_confirmed: AtomicBool::new(false),
+            fins: AtomicU8::new(0),
+            is_reset: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
+            idle,
             to_peer,
             to_tun,
             outbound: Tally::default(),
@@ -130,11 +187,8 @@ impl Flow {
             created_at: now,
             last_used_at: AtomicTime::new(now),
             last_outbound_at: AtomicTime::new(now),
-            is_confirmed: AtomicBool::new(false),
-            fins: AtomicU8::new(0),
-            is_reset: AtomicBool::new(false),
-            is_gone: AtomicBool::new(false),
-        })
+            ended: Arc::clone(ended),
+        }
     }
 
     /// Goes on with the figures of the flow that this one replaces.
@@ -152,18 +206,30 @@ impl Flow {
 
     #[must_use]
     pub fn is_live(&self, now: f64) -> bool {
+        now < self.dies_at()
+    }
+
+    /// When it is over if no packet comes until then.
+    #[must_use]
+    pub fn dies_at(&self) -> f64 {
         if self.is_gone.load(Relaxed) || self.is_reset.load(Relaxed) {
-            return false;
+            return f64::NEG_INFINITY;
         }
-        let unused_for = now - self.last_used_at.get();
-        if self.fins.load(Relaxed) == 3 && unused_for >= FINISHED_IDLE_S {
-            return false;
-        }
-        if self.is_confirmed.load(Relaxed) {
-            unused_for < self.spec.idle_s
+        let used_at = self.last_used_at.get();
+        let dies_at = if self.is_confirmed.load(Relaxed) {
+            used_at + f64::from(self.idle.confirmed_s)
         } else {
-            now - self.last_outbound_at.get() < self.spec.unconfirmed_idle_s
-        }
+            self.last_outbound_at.get() + f64::from(self.idle.unconfirmed_s)
+        };
+        if self.fins.load(Relaxed) == 3 { dies_at.min(used_at + FINISHED_IDLE_S) } else { dies_at }
+    }
+
+    /// When to ask again whether it is over, unless a FIN or a RST comes: what is confirmed later may have less time.
+    #[must_use]
+    pub fn check_at(&self, now: f64) -> f64 {
+        let dies_at = self.dies_at();
+        let is_confirmed = self.is_confirmed.load(Relaxed);
+        if is_confirmed { dies_at } else { dies_at.min(now + f64::from(self.idle.confirmed_s)) }
     }
 
     /// Whether a packet with these headers belongs to this flow and not to a later connection between the same ports.
@@ -185,12 +251,12 @@ impl Flow {
 
     #[must_use]
     pub fn to_peer_direction(&self) -> Direction {
-        if self.spec.from_peer { Direction::Inbound } else { Direction::Outbound }
+        if self.keys.from_peer { Direction::Inbound } else { Direction::Outbound }
     }
 
     #[must_use]
     pub fn to_tun_direction(&self) -> Direction {
-        if self.spec.from_peer { Direction::Outbound } else { Direction::Inbound }
+        if self.keys.from_peer { Direction::Outbound } else { Direction::Inbound }
     }
 
     /// Counts packets and follows the TCP connection's end.
@@ -207,13 +273,24 @@ impl Flow {
             Direction::Inbound if !self.is_confirmed.load(Relaxed) => self.is_confirmed.store(true, Relaxed),
             Direction::Inbound => {}
         }
+        if tcp_flags & (FIN | RST) != 0 {
+            self.note_end(tcp_flags, fin);
+        }
+        self.peer.activity.last_flow_packet_at.set(now);
+    }
+
+    #[cold]
+    fn note_end(&self, tcp_flags: u8, fin: u8) {
+        let was_over = self.is_reset.load(Relaxed) || self.fins.load(Relaxed) == 3;
         if tcp_flags & FIN != 0 {
             self.fins.fetch_or(fin, Relaxed);
         }
         if tcp_flags & RST != 0 {
             self.is_reset.store(true, Relaxed);
         }
-        self.peer.activity.last_flow_packet_at.set(now);
+        if !was_over && (tcp_flags & RST != 0 || self.fins.load(Relaxed) == 3) {
+            self.ended.push(self.id);
+        }
     }
 
     /// Makes a packet from the TUN device look as it does inside the tunnel.
@@ -230,12 +307,22 @@ impl Flow {
         }
     }
 
+    /// Packets and bytes, outbound and inbound.
+    #[must_use]
+    pub fn figures(&self) -> [u64; 4] {
+        let ((outbound_packets, outbound_bytes), (inbound_packets, inbound_bytes)) =
+            (self.outbound.get(), self.inbound.get());
+        [outbound_packets, outbound_bytes, inbound_packets, inbound_bytes]
+    }
+
     #[must_use]
     pub fn report(&self) -> FlowReport {
-        let (outbound_packets, outbound_bytes) = self.outbound.get();
-        let (inbound_packets, inbound_bytes) = self.inbound.get();
+        let [outbound_packets, outbound_bytes, inbound_packets, inbound_bytes] = self.figures();
         FlowReport {
-            spec: self.spec.clone(),
+            flow_id: self.id,
+            peer: self.peer.index,
+            authorization: self.authorization,
+            keys: self.keys,
             outbound_packets,
             outbound_bytes,
             inbound_packets,
@@ -253,8 +340,8 @@ impl Flow {
 
 type Ends = (SocketAddr, SocketAddr);
 
-fn swap((a, b): Ends) -> Ends {
-    (b, a)
+fn ends(key: &FlowKey) -> Ends {
+    (key.source(), key.destination())
 }
 
 /// New addresses and ports, with what they change about the checksums.
@@ -333,7 +420,7 @@ fn addresses((source, destination): Ends) -> [u8; 32] {
             bytes[..16].copy_from_slice(&source.ip().octets());
             bytes[16..].copy_from_slice(&destination.ip().octets());
         }
-        _ => unreachable!("FlowSpec::keys refused mixed families"),
+        _ => unreachable!("keys have both addresses of one family"),
     }
     bytes
 }

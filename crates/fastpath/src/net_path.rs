@@ -8,6 +8,7 @@ use crate::coalesce::Coalescer;
 use crate::counters::{add, count};
 use crate::engine::Engine;
 use crate::flow::Flow;
+use crate::install::Miss;
 use crate::packet::{Headers, mark_congestion};
 use crate::peer::{Peer, PeerIndex};
 use crate::session::{HEADER_LEN, OpenError, Session, receiver_index};
@@ -200,19 +201,17 @@ impl Receiver {
         }
         let packet = &mut packet[..headers.len];
         let Some(flow) = self.flow(engine, peer, &headers, now) else {
-            return engine.push(Upcall::Packet { peer: Some(peer), packet: packet.to_vec(), arrival });
+            let miss = Miss { peer: Some(peer), packet: packet.to_vec(), arrival, headers };
+            return engine.push(Upcall::Packet(miss));
         };
-        flow.note(flow.to_tun_direction(), 1, headers.len, headers.tcp_flags, now);
-        flow.rewrite_to_tun(packet, &headers);
-        add(&engine.counters.packets_opened, 1);
-        add(&engine.counters.bytes_opened, headers.len);
+        pass(engine, &flow, &headers, packet, now);
         self.packets.push(Opened { start: range.start, headers, flow });
     }
 
     fn flow(&mut self, engine: &Engine, peer: PeerIndex, headers: &Headers, now: f64) -> Option<Arc<Flow>> {
         let key = headers.key?;
         if let Some(flow) = &self.last_flow {
-            if flow.peer_key == key && flow.spec.peer == peer && flow.admits(headers, now) {
+            if flow.keys.peer == key && flow.peer.index == peer && flow.admits(headers, now) {
                 return Some(Arc::clone(flow));
             }
         }
@@ -231,6 +230,14 @@ impl Receiver {
     pub fn take_packets(&mut self, arena: &[u8]) -> Vec<Vec<u8>> {
         self.packets.drain(..).map(|one| arena[one.start..one.start + one.headers.len].to_vec()).collect()
     }
+}
+
+/// Makes a peer's packet look as it does on the TUN device, and counts it.
+pub(crate) fn pass(engine: &Engine, flow: &Flow, headers: &Headers, packet: &mut [u8], now: f64) {
+    flow.note(flow.to_tun_direction(), 1, headers.len, headers.tcp_flags, now);
+    flow.rewrite_to_tun(packet, headers);
+    add(&engine.counters.packets_opened, 1);
+    add(&engine.counters.bytes_opened, headers.len);
 }
 
 /// The number of a channel data message whose length is exactly right.

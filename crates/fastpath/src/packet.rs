@@ -26,7 +26,7 @@ pub enum PacketError {
 }
 
 /// What a flow is looked up by: addresses, ports (ICMP echo: the identifier twice) and protocol of one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowKey {
     source: [u8; 16],
     destination: [u8; 16],
@@ -49,6 +49,95 @@ impl FlowKey {
             protocol,
             kind: u8::from(source.is_ipv6()) | u8::from(is_echo_reply) << 1,
         })
+    }
+
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    #[must_use]
+    pub fn is_echo_reply(&self) -> bool {
+        self.kind & 2 != 0
+    }
+
+    #[must_use]
+    pub fn source(&self) -> SocketAddr {
+        SocketAddr::new(self.ip(&self.source), self.source_port)
+    }
+
+    #[must_use]
+    pub fn destination(&self) -> SocketAddr {
+        SocketAddr::new(self.ip(&self.destination), self.destination_port)
+    }
+
+    fn ip(&self, octets: &[u8; 16]) -> IpAddr {
+        if self.kind & 1 == 0 {
+            IpAddr::from([octets[0], octets[1], octets[2], octets[3]])
+        } else {
+            IpAddr::from(*octets)
+        }
+    }
+
+    /// The addresses' bytes, as many as their family has.
+    fn addresses(&self) -> (&[u8], &[u8]) {
+        let len = if self.kind & 1 == 0 { 4 } else { 16 };
+        (&self.source[..len], &self.destination[..len])
+    }
+
+    /// What access is decided by: protocol, destination port (0 if there is none), source and destination address.
+    #[must_use]
+    pub fn target(&self) -> Vec<u8> {
+        let (source, destination) = self.addresses();
+        let port = if matches!(self.protocol, TCP | UDP) { self.destination_port } else { 0 };
+        [&[self.protocol], &port.to_be_bytes()[..], source, destination].concat()
+    }
+
+    /// What a translation is decided by: protocol, source port (or identifier) and destination address.
+    #[must_use]
+    pub fn side(&self) -> Vec<u8> {
+        [&[self.protocol], &self.source_port.to_be_bytes()[..], self.addresses().1].concat()
+    }
+
+    /// The key of the same packets with another source port (ICMP: identifier) and destination; `None` if `side` is not
+    /// as [`Self::side`] makes it, for this protocol and family.
+    #[must_use]
+    pub fn moved(mut self, side: &[u8]) -> Option<Self> {
+        let ([protocol, high, low], address) = side.split_first_chunk::<3>()?;
+        if *protocol != self.protocol || address.len() != self.addresses().1.len() {
+            return None;
+        }
+        self.destination[..address.len()].copy_from_slice(address);
+        let port = u16::from_be_bytes([*high, *low]);
+        if matches!(self.protocol, ICMP | ICMPV6) {
+            self.destination_port = port;
+        }
+        self.source_port = port;
+        Some(self)
+    }
+
+    /// The key of packets that answer: an echo reply answers a request and the other way round.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        let turned = if matches!(self.protocol, ICMP | ICMPV6) { self.kind ^ 2 } else { self.kind };
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+            kind: turned,
+        }
+    }
+}
+
+impl std::hash::Hash for FlowKey {
+    /// In few calls: the hash is taken for each packet that does not belong to the flow of the last one.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(&self.source);
+        state.write(&self.destination);
+        let ports = u64::from(self.source_port) | u64::from(self.destination_port) << 16;
+        state.write_u64(ports | u64::from(self.protocol) << 32 | u64::from(self.kind) << 40);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::counters::{add, count};
 use crate::engine::Engine;
 use crate::flow::Flow;
+use crate::install::Miss;
 use crate::packet::{Headers, ecn};
 use crate::peer::Peer;
 use crate::send_queue::{Destination, SendQueue};
@@ -46,7 +47,7 @@ impl FromTun {
     fn lookup(&mut self, engine: &Engine, headers: &Headers, now: f64) -> Option<Arc<Flow>> {
         let key = headers.key?;
         if let Some(flow) = &self.last {
-            if flow.tun_key == key && flow.admits(headers, now) {
+            if flow.keys.tun == key && flow.admits(headers, now) {
                 return Some(Arc::clone(flow));
             }
         }
@@ -80,10 +81,13 @@ fn miss(engine: &Engine, split: Option<&Split>, packet: &[u8]) {
             first
         }
     };
-    engine.push(Upcall::Packet { peer: None, packet: first, arrival: None });
+    match Miss::parse(None, first) {
+        Ok(miss) => engine.push(Upcall::Packet(miss)),
+        Err(error) => engine.count_refused(error),
+    }
 }
 
-fn forward(
+pub(crate) fn forward(
     engine: &Engine,
     flow: &Flow,
     headers: &Headers,

@@ -14,7 +14,7 @@ from wardgate.ids import GatewayId, PeerIndex, ResourceId, SiteId
 from wardgate.tunnel.candidates import CandidateHold
 from wardgate.tunnel.connections import Connections, NoRelays
 from wardgate.tunnel.control import NameAnnouncements
-from wardgate.tunnel.flows import FlowTable, InstalledFlow
+from wardgate.tunnel.flows import FlowTable, inner_key
 from wardgate.tunnel.pending import PendingAuthorizations
 from wardgate.wire import portal
 from wardgate.wire.icmp_errors import Unreachable, unreachable
@@ -94,7 +94,7 @@ class Access:
         self._peers[message.gateway_id] = peer
         gateway = self.gateways.upsert(message.gateway_id, message.site_id, message.gateway_ipv4, message.gateway_ipv6)
         self._move(message.resource_id, gateway, now)
-        self.gateways.authorize(gateway, message.resource_id)
+        self._flows.label(self.gateways.authorize(gateway, message.resource_id), message.resource_id)
         waiting = self.pending.take(message.resource_id)
         if waiting is not None:
             self.to_route.extend(waiting.packets.take())
@@ -196,7 +196,7 @@ class Access:
     def _end(self, resource: portal.ClientResource, now: float) -> None:
         """Ends access; flows that no other resource permits are cut, the others may be asked for anew."""
         is_gone = resource.id not in self.resources
-        keys = [flow.inner for flow in self._revoke(resource.id, now)] + self.revocations.take_lost(resource.id)
+        keys = [inner_key(flow) for flow in self._revoke(resource.id, now)] + self.revocations.take_lost(resource.id)
         cut = [key for key in keys if not self._is_permitted(key)]
         self.pending.forget(resource.id)
         network = resource.address if isinstance(resource, CidrResource) else None
@@ -205,7 +205,7 @@ class Access:
             reason = ACCESS_REMOVED if is_gone else RESOURCE_CHANGED
             self.denials.deny(Denial(resource.id, resource.name, reason, now, flows_cut=count))
 
-    def _revoke(self, resource_id: ResourceId, now: float) -> list[InstalledFlow]:
+    def _revoke(self, resource_id: ResourceId, now: float) -> list[FlowReport]:
         """Ends a grant with its flows; a gateway without any grant left is told goodbye."""
         self.announcements.remove_resource(resource_id)
         self._renewed_at.pop(resource_id, None)
@@ -214,6 +214,7 @@ class Access:
             return []
         gateway, number = revoked
         flows = self._flows.remove_authorization(self._peers[gateway.gateway_id], number)
+        self._flows.unlabel(number)
         if not gateway.numbers:
             self._connections.remove(gateway.gateway_id, now, goodbye=True)
             self.lost(gateway.gateway_id)
@@ -223,11 +224,12 @@ class Access:
         route = self._lookup(key)
         return route is not None and route[1]
 
-    def _is_misrouted(self, flow: InstalledFlow) -> bool:
-        if flow.resource_id is None:
+    def _is_misrouted(self, flow: FlowReport) -> bool:
+        resource_id = self._flows.resource_of(flow)
+        if resource_id is None:
             return False
-        route = self._lookup(flow.inner)
-        return route is None or route[0] != flow.resource_id
+        route = self._lookup(inner_key(flow))
+        return route is None or route[0] != resource_id
 
     def _lookup(self, key: FlowKey) -> tuple[ResourceId, bool] | None:
         port = key.destination.port if key.protocol in (6, 17) else 0

@@ -63,6 +63,11 @@ class Revocations:
             self.refused += 1
         self._lost[key] = _Lost(resource_id, now + LOST_KEPT_S)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no flow was cut or lost of late."""
+        return not self._cut and not self._lost
+
     def found(self, key: FlowKey) -> None:
         """The flow runs again."""
         self._lost.pop(key, None)

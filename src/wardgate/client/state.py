@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any, Final
 
-from wardgate._fastpath import DatagramUpcall, Engine, PacketUpcall, SessionUpcall, StaticKey
+from wardgate._fastpath import DatagramUpcall, Engine, PacketUpcall, SessionUpcall, StaticKey, Upcall
 from wardgate.client.access import Access
 from wardgate.client.dns import ClientDns, TunnelQuery, outside
 from wardgate.client.gateways import GatewayOnClient
 from wardgate.client.resources import Change, allows_family
 from wardgate.client.snapshot import ClientView, client_snapshot
+from wardgate.client.ways import Ways
 from wardgate.errors import RemoteProtocolError
 from wardgate.ids import GatewayId, PeerIndex, ResourceId
 from wardgate.proto.dns_upstreams import Do53
@@ -33,7 +34,7 @@ from wardgate.tunnel.connections import (
 )
 from wardgate.tunnel.control import Name
 from wardgate.tunnel.events import ClientEvent, ConfigureTun, SendPortal, SessionEnded
-from wardgate.tunnel.flows import FlowTable, Forward, opens_flow, transmits
+from wardgate.tunnel.flows import FlowTable, inner_key, opens_flow
 from wardgate.tunnel.path_status import path_snapshots
 from wardgate.tunnel.ranges import is_proxy_address, is_sentinel
 from wardgate.tunnel.routing import Route
@@ -82,24 +83,43 @@ class ClientState:
         self._packets: deque[bytes] = deque()
         self._events: deque[ClientEvent] = deque()
         self.counters: Counter[str] = Counter()
+        self._ways = Ways(self._flows, self.counters)
 
     # --- from the host -------------------------------------------------------------------------------------------
 
-    def handle_upcall(self, upcall: PacketUpcall | DatagramUpcall | SessionUpcall, now: float) -> None:
+    def handle_upcall(self, upcall: Upcall, now: float) -> None:
         """Takes what the native side could not decide."""
+        for error in self.handle_upcalls((upcall,), now):
+            raise error
+
+    def handle_upcalls(self, upcalls: Iterable[Upcall], now: float) -> list[Exception]:
+        """As `handle_upcall`, for many at once; one that fails is lost alone, and its error given back."""
+        errors: list[Exception] = []
+        for upcall in upcalls:
+            try:
+                if isinstance(upcall, PacketUpcall) and upcall.peer is None:
+                    self._handle_tun_packet(upcall, now)
+                else:
+                    self._install(now)
+                    self._handle_from_network(upcall, now)
+            except Exception as error:
+                errors.append(error)
+        self._settle(now)
+        return errors
+
+    def _handle_from_network(self, upcall: Upcall, now: float) -> None:
         match upcall:
-            case PacketUpcall(peer=None):
-                self._handle_tun_packet(upcall.packet, now)
             case PacketUpcall():
                 self._handle_peer_packet(upcall, PeerIndex(upcall.peer or 0), now)
             case DatagramUpcall():
                 self._connections.handle_datagram(upcall, now)
             case SessionUpcall():
                 self._connections.handle_session(upcall, now)
-        self._settle(now)
 
-    def _handle_tun_packet(self, raw: bytes, now: float) -> None:
-        packet = self._parse(raw)
+    def _handle_tun_packet(self, upcall: PacketUpcall, now: float) -> None:
+        if self._access.revocations.is_idle and self._ways.take(upcall):
+            return
+        packet = self._parse(upcall.packet)
         if packet is None:
             return
         if packet.source not in self._own or packet.destination in self._own:
@@ -117,7 +137,7 @@ class ClientState:
         """Destination -> gateway or resource -> filter -> access -> connection -> name -> flow."""
         gateway = self._access.gateways.at(packet.destination)
         if gateway is not None and gateway.is_connected:
-            self._send(gateway, packet, 0, None, now)
+            self._send(gateway, packet, 0, now)
             return
         if packet.is_icmp_error:
             self.counters["dropped_outbound_icmp_error"] += 1
@@ -131,8 +151,11 @@ class ClientState:
             self._access.wait(route.resource_id, packet, now)
         elif not gateway.is_connected:
             gateway.waiting.add(packet)
-        elif route.domain is None or self._is_announced(gateway, route.resource_id, route.domain, packet, now):
-            self._send(gateway, packet, gateway.numbers[route.resource_id], route.resource_id, now)
+        elif route.domain is None:
+            self._send(gateway, packet, gateway.numbers[route.resource_id], now)
+        elif self._is_announced(name := Name(gateway.gateway_id, route.resource_id, route.domain), packet, now):
+            is_lasting = self._access.announcements.is_answered(name)
+            self._send(gateway, packet, gateway.numbers[route.resource_id], now, is_lasting=is_lasting)
 
     def _find(self, packet: Packet) -> Route | None:
         return self._access.resources.routes.lookup(packet.destination, packet.protocol, packet.destination_port)
@@ -153,11 +176,8 @@ class ClientState:
         if error is not None:
             self._packets.append(error)
 
-    def _is_announced(
-        self, gateway: GatewayOnClient, resource_id: ResourceId, domain: str, packet: Packet, now: float
-    ) -> bool:
-        name = Name(gateway.gateway_id, resource_id, domain)
-        proxy_ips = self._allowed(resource_id, self._dns.proxy_ips_beside(packet.destination))
+    def _is_announced(self, name: Name, packet: Packet, now: float) -> bool:
+        proxy_ips = self._allowed(name.resource_id, self._dns.proxy_ips_beside(packet.destination))
         return self._access.announcements.admit(name, proxy_ips, packet, now)
 
     def _allowed(self, resource_id: ResourceId, proxy_ips: Iterable[IpAddress]) -> tuple[IpAddress, ...]:
@@ -167,9 +187,13 @@ class ClientState:
         return tuple(one for one in proxy_ips if allows_family(resource, one))
 
     def _send(
-        self, gateway: GatewayOnClient, packet: Packet, number: int, resource_id: ResourceId | None, now: float
+        self, gateway: GatewayOnClient, packet: Packet, number: int, now: float, *, is_lasting: bool = True
     ) -> None:
-        """Installs the packet's flow and sends it on that way; what opens no flow goes by itself."""
+        """Has the packet's flow opened and the packet sent on that way; what opens no flow goes by itself.
+
+        Args:
+            is_lasting: Whether all packets to the same target may take the same way until something changes.
+        """
         peer = self._connections.index_of(gateway.gateway_id)
         if peer is None:
             self.counters["dropped_unknown_peer"] += 1
@@ -177,14 +201,11 @@ class ClientState:
         if not opens_flow(packet):
             self._connections.send(gateway.gateway_id, packet.raw, now)
             return
-        key = packet.key
-        verdict = Forward(key, key, number, resource_id)
-        if self._flows.install(peer, verdict, now, from_peer=False) is None:
-            self.counters["dropped_not_installed"] += 1
-            return
-        self.counters["flows_installed"] += 1
-        self._access.revocations.found(key)
-        self._transmits.extend(transmits(self._engine.handle_tun(packet.raw, now)))
+        self._ways.open(packet.raw, peer, number, is_lasting=is_lasting)
+        self._access.revocations.found(packet.key)
+
+    def _install(self, now: float) -> None:
+        self._transmits.extend(self._ways.install(now))
 
     def _parse(self, raw: bytes) -> Packet | None:
         try:
@@ -262,6 +283,7 @@ class ClientState:
                 for packet in self._access.announcements.handle_status(gateway.gateway_id, message):
                     self._route(packet, now)
             case Goodbye():
+                self._ways.forget()
                 self._access.lost(gateway.gateway_id)
                 self._connections.remove(gateway.gateway_id, now, goodbye=False)
             case AssignedIps():
@@ -269,6 +291,7 @@ class ClientState:
 
     def _handle_name_asked(self, asked: Assignment, now: float) -> None:
         """Somebody asked the resolver for a resource's name: it is routed now, and its gateways look it up anew."""
+        self._ways.forget()
         resource_ids = [one.resource_id for one in asked.resources]
         self._access.resources.add_name(asked.domain, asked.proxy_ips, resource_ids)
         for resource_id in resource_ids:
@@ -323,6 +346,7 @@ class ClientState:
 
     def handle_portal(self, message: portal.ToClient, now: float) -> None:
         """Takes one message of the portal."""
+        self._ways.forget()
         match message:
             case portal.ClientInit():
                 self._set_interface(message.interface, now)
@@ -369,6 +393,7 @@ class ClientState:
 
     def set_internet_active(self, is_active: bool, now: float) -> None:
         """Uses the Internet resource, or stops to."""
+        self._ways.forget()
         self._apply(self._access.resources.set_internet_active(is_active), now)
         self._settle(now)
 
@@ -424,12 +449,14 @@ class ClientState:
 
     def handle_goodbye(self, now: float) -> None:
         """Orderly end: tells every gateway."""
+        self._ways.forget()
         self._access.leave_all(now)
         self._settle(now)
 
     def _settle(self, now: float) -> None:
         """Takes what the parts produced and makes it this machine's output; loops until none has anything left."""
         self._now = now
+        self._install(now)
         while self._settle_connections() or self._settle_dns(now) or self._settle_access(now):
             pass
         self._note_lost_flows(now)
@@ -438,9 +465,10 @@ class ClientState:
 
     def _settle_connections(self) -> bool:
         event = self._connections.poll_event()
+        if event is None:
+            return False
+        self._ways.forget()
         match event:
-            case None:
-                return False
             case NewCandidates(peer_id, lines):
                 self._access.candidates.add(peer_id, tuple(lines))
             case InvalidatedCandidates(peer_id, lines):
@@ -475,6 +503,7 @@ class ClientState:
         while access.to_route:
             self._route(access.to_route.popleft(), now)
             did = True
+        self._install(now)
         while access.to_ask:
             self._send_query(access.to_ask.popleft(), now)
             did = True
@@ -491,8 +520,9 @@ class ClientState:
 
     def _note_lost_flows(self, now: float) -> None:
         while (ended := self._flows.poll_ended()) is not None:
-            if ended.is_lost and ended.flow.resource_id is not None:
-                self._access.revocations.lose(ended.flow.inner, ended.flow.resource_id, now)
+            resource_id = self._flows.resource_of(ended.flow) if ended.is_lost else None
+            if resource_id is not None:
+                self._access.revocations.lose(inner_key(ended.flow), resource_id, now)
 
     def _send_candidates(self) -> None:
         for batch in self._access.candidates.take():

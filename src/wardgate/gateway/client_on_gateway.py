@@ -2,21 +2,23 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, NamedTuple
 
 from wardgate.ids import ClientId, ResourceId
 from wardgate.tunnel.assignments import Assignments, are_proxy_ips
 from wardgate.tunnel.filters import Filters
 from wardgate.tunnel.flows import Drop, Forward, Refuse, Verdict, opens_flow
-from wardgate.tunnel.nat import NatTable, Side
+from wardgate.tunnel.nat import NatTable, Side, side
 from wardgate.tunnel.ranges import is_proxy_address, is_public, is_sentinel, is_tunnel_address
-from wardgate.tunnel.routing import Route, RoutingTable
-from wardgate.wire.addresses import SocketAddr
+from wardgate.tunnel.routing import RoutingTable
 from wardgate.wire.control import AssignedIps
 from wardgate.wire.domain_patterns import DomainPattern
 from wardgate.wire.icmp_errors import Unreachable
-from wardgate.wire.ip import TCP, UDP, FlowKey, IpAddress, Packet
+from wardgate.wire.ip import IpAddress, Packet
 from wardgate.wire.portal import GatewayCidrResource, GatewayDnsResource, GatewayInternetResource, GatewayResource
+
+MAX_PASSES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,27 @@ class Admitted:
     pattern: DomainPattern | None
 
 
+class Pass(NamedTuple):
+    """What holds for every packet to one target that opens a flow.
+
+    Attributes:
+        authorization: What its flow is marked with.
+        resource_id: The resource it belongs to; `None` for the gateway itself.
+        real: The packed address that a proxy IP stands for; `None` if nothing is translated.
+    """
+
+    authorization: int
+    resource_id: ResourceId | None
+    real: bytes | None
+
+
 class ClientOnGateway:
     """One client: its addresses, what it may reach, the names it announced and its translated flows.
 
     It outlives the connection, as the client may come back and believe that it still has access.
+
+    Attributes:
+        passes: What was decided of late, by the native module's `PacketUpcall.target`; forgotten with every change.
     """
 
     def __init__(self, client_id: ClientId, ipv4: IPv4Address, ipv6: IPv6Address) -> None:
@@ -48,6 +67,12 @@ class ClientOnGateway:
         self._names = Assignments()
         self._routes = RoutingTable()
         self._admitted: dict[ResourceId, Admitted] = {}
+        self.passes: dict[bytes, Pass] = {}
+
+    def move(self, ipv4: IPv4Address, ipv6: IPv6Address) -> None:
+        """The client has other tunnel addresses now."""
+        self.ipv4, self.ipv6 = ipv4, ipv6
+        self.passes.clear()
 
     @property
     def addresses(self) -> tuple[IpAddress, IpAddress]:
@@ -70,12 +95,14 @@ class ClientOnGateway:
             return False
         filters = Filters(() if isinstance(resource, GatewayInternetResource) else resource.filters)
         pattern = DomainPattern.parse(resource.address) if isinstance(resource, GatewayDnsResource) else None
+        self.passes.clear()
         self._admitted[resource.id] = Admitted(resource, number, filters, pattern)
         self._reroute(resource, filters, keeps_names=old is not None and old.pattern == pattern)
         return old is not None
 
     def revoke(self, resource_id: ResourceId) -> None:
         """Closes a resource."""
+        self.passes.clear()
         self._admitted.pop(resource_id, None)
         self._routes.remove(resource_id)
 
@@ -89,6 +116,7 @@ class ClientOnGateway:
 
     def forget_names(self) -> None:
         """Forgets every name and every translated flow."""
+        self.passes.clear()
         self.nat.clear()
         self._names.clear()
         self._routes.clear_names()
@@ -106,6 +134,7 @@ class ClientOnGateway:
         """
         if not self.accepts(announced) or self.begins_anew(announced):
             return False
+        self.passes.clear()
         domain = announced.domain.lower()
         reachable = [one for one in resolved if _is_reachable(one)]
         if not self._names.assign(domain, announced.proxy_ips, reachable):
@@ -122,21 +151,44 @@ class ClientOnGateway:
 
     # --- packets ---------------------------------------------------------------
 
-    def decide(self, packet: Packet, own: tuple[IpAddress, ...], now: float) -> Verdict:
+    def decide(self, packet: Packet, own: tuple[IpAddress, ...], now: float, target: bytes | None = None) -> Verdict:
         """What becomes of a packet from this client that no flow knows.
 
-        A `Forward` of a packet that opens a flow holds a place in the NAT table, until `release`.
+        A `Forward` of a packet that opens a flow and is translated holds a place in the NAT table, until `release`.
 
         Args:
             packet: Not multicast, and not a control packet.
             own: The gateway's tunnel addresses.
+            target: What the decision is remembered by, in `passes`.
         """
         if packet.is_icmp_error:
             return Drop("outbound_icmp_error")
+        admission = self._admission_of(packet, own)
+        if not isinstance(admission, Pass):
+            return admission
+        if not opens_flow(packet):
+            is_translated = admission.real is not None
+            return Drop("untranslatable") if is_translated else Forward(admission.authorization, admission.resource_id)
+        if admission.real is None:
+            outside = None
+        elif (outside := self.nat.bind(_inside(packet), admission.real, now)) is None:
+            return Drop("nat_full")
+        if target is not None and admission.real != packet.destination.packed:
+            if len(self.passes) >= MAX_PASSES:
+                self.passes.clear()
+            self.passes[target] = admission
+        return Forward(admission.authorization, admission.resource_id, outside)
+
+    def release(self, inside: Side, now: float, *, linger: bool = False) -> None:
+        """A translated flow that `decide` let through is gone, or could not be installed."""
+        self.nat.release(inside, now, linger=linger)
+
+    def _admission_of(self, packet: Packet, own: tuple[IpAddress, ...]) -> Pass | Refuse:
+        """Whether packets to this target pass, and on what terms."""
         if packet.source not in self.addresses:
             return Refuse(Unreachable.PROHIBITED, "foreign_source")
         if packet.destination in own:
-            return self._translated(packet, packet.destination, None, now)
+            return Pass(0, None, None)
         if is_tunnel_address(packet.destination):
             return Refuse(Unreachable.PROHIBITED, "tunnel_range")
         route = self._routes.lookup(packet.destination, packet.protocol, packet.destination_port)
@@ -146,30 +198,14 @@ class ClientOnGateway:
             return Refuse(Unreachable.NETWORK, "not_public")
         if not route.filters.permits(packet.protocol, packet.destination_port):
             return Refuse(Unreachable.PROHIBITED, "filter")
+        number = self._admitted[route.resource_id].number
         if not is_proxy_address(packet.destination):
-            return self._translated(packet, packet.destination, route, now)
+            return Pass(number, route.resource_id, None)
         real = self._names.real_ip(packet.destination)
-        if real is None and self.nat.outside_of(_inside(packet.key)) is None:
+        if real is None and self.nat.outside_of(_inside(packet)) is None:
             return Refuse(Unreachable.NETWORK, "no_record")
-        return self._translated(packet, real or packet.destination, route, now)
-
-    def release(self, inner: FlowKey, now: float, *, linger: bool = False) -> None:
-        """A flow that `decide` let through is gone, or could not be installed."""
-        self.nat.release(_inside(inner), now, linger=linger)
-
-    def _translated(self, packet: Packet, real: IpAddress, route: Route | None, now: float) -> Verdict:
-        inner = host = packet.key
-        if opens_flow(packet):
-            outside = self.nat.bind(Side(inner.protocol, inner.source.port, packet.destination), real, now)
-            if outside is None:
-                return Drop("nat_full")
-            if outside.address != packet.destination or outside.port != inner.source.port:
-                host = _outer(inner, outside)
-        elif is_proxy_address(packet.destination):
-            return Drop("untranslatable")
-        if route is None:
-            return Forward(inner, host)
-        return Forward(inner, host, self._admitted[route.resource_id].number, route.resource_id)
+        # Without a real address it stands for, only the flow that is bound already knows where to go.
+        return Pass(number, route.resource_id, (real or packet.destination).packed)
 
     def _reroute(self, resource: GatewayResource, filters: Filters, *, keeps_names: bool) -> None:
         if isinstance(resource, GatewayDnsResource) and keeps_names:
@@ -187,15 +223,6 @@ def _is_reachable(address: IpAddress) -> bool:
     return not (hidden or address.is_loopback or address.is_multicast or address.is_unspecified)
 
 
-def _inside(key: FlowKey) -> Side:
-    return Side(key.protocol, key.source.port, ip_address(key.destination.host))
-
-
-def _outer(inner: FlowKey, outside: Side) -> FlowKey:
-    """The key on the TUN device; an ICMP echo has its identifier in both ports."""
-    destination_port = inner.destination.port if inner.protocol in (TCP, UDP) else outside.port
-    return FlowKey(
-        inner.protocol,
-        SocketAddr(inner.source.host, outside.port),
-        SocketAddr(str(outside.address), destination_port),
-    )
+def _inside(packet: Packet) -> Side:
+    """What the native module calls the packet's `inside`."""
+    return side(packet.protocol, packet.source_port if packet.icmp_id is None else packet.icmp_id, packet.destination)

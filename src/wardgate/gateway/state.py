@@ -9,7 +9,16 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
-from wardgate._fastpath import DatagramUpcall, Engine, FlowReport, PacketUpcall, SessionUpcall, StaticKey
+from wardgate._fastpath import (
+    DatagramUpcall,
+    Decided,
+    Engine,
+    FlowReport,
+    PacketUpcall,
+    SessionUpcall,
+    StaticKey,
+    Upcall,
+)
 from wardgate.errors import RemoteProtocolError
 from wardgate.gateway.client_on_gateway import ClientOnGateway
 from wardgate.gateway.resolving import Announced, Resolving
@@ -29,7 +38,8 @@ from wardgate.tunnel.connections import (
     RelaysNeeded,
 )
 from wardgate.tunnel.events import ConfigureTun, GatewayEvent, SendPortal, SessionEnded
-from wardgate.tunnel.flows import Drop, FlowTable, Forward, Refuse, opens_flow, transmits
+from wardgate.tunnel.flows import Drop, FlowTable, Forward, Refuse, inner_key, transmits
+from wardgate.tunnel.nat import Side
 from wardgate.tunnel.path_status import path_snapshots
 from wardgate.tunnel.ranges import GATEWAY_ROUTES, is_proxy_address
 from wardgate.wire import portal
@@ -48,6 +58,7 @@ from wardgate.wire.icmp_errors import is_translatable, quoted, translate_error, 
 from wardgate.wire.ip import IpAddress, Packet, parse
 
 TICK_S: Final = 1.0
+MAX_PORTS_TRIED: Final = 64
 
 
 class Grant(NamedTuple):
@@ -73,7 +84,7 @@ class GatewayState:
         self._flows = FlowTable(engine)
         self._grants = Authorizations[Grant](epoch)
         self._clients: dict[ClientId, ClientOnGateway] = {}
-        self._client_by_peer: dict[PeerIndex, ClientId] = {}
+        self._client_by_peer: dict[PeerIndex, ClientOnGateway] = {}
         self._client_by_address: dict[IpAddress, ClientId] = {}
         self._resolving = Resolving()
         self._candidates = CandidateHold()
@@ -83,32 +94,66 @@ class GatewayState:
         self._next_tick = 0.0
         self._transmits: deque[Transmit] = deque()
         self._packets: deque[bytes] = deque()
+        self._decided: list[Decided] = []
         self._events: deque[GatewayEvent] = deque()
         self.counters: Counter[str] = Counter()
 
     # --- from a client -------------------------------------------------------------------------------------------
 
-    def handle_upcall(self, upcall: PacketUpcall | DatagramUpcall | SessionUpcall, now: float) -> None:
+    def handle_upcall(self, upcall: Upcall, now: float) -> None:
         """Takes what the native side could not decide."""
-        match upcall:
-            case PacketUpcall(peer=None):
-                self._handle_tun_packet(upcall.packet, now)
-            case PacketUpcall():
-                self._handle_peer_packet(upcall, PeerIndex(upcall.peer or 0), now)
-            case DatagramUpcall():
-                self._connections.handle_datagram(upcall, now)
-            case SessionUpcall():
-                self._connections.handle_session(upcall, now)
+        for error in self.handle_upcalls((upcall,), now):
+            raise error
+
+    def handle_upcalls(self, upcalls: Iterable[Upcall], now: float) -> list[Exception]:
+        """As `handle_upcall`, for many at once; one that fails is lost alone, and its error given back."""
+        errors: list[Exception] = []
+        for upcall in upcalls:
+            try:
+                if not isinstance(upcall, PacketUpcall):
+                    self._install(now)
+                    self._handle_other(upcall, now)
+                elif upcall.peer is None:
+                    self._handle_tun_packet(upcall, now)
+                else:
+                    self._handle_peer_packet(upcall, PeerIndex(upcall.peer), now)
+            except Exception as error:
+                errors.append(error)
         self._settle(now)
+        return errors
+
+    def _handle_other(self, upcall: DatagramUpcall | SessionUpcall, now: float) -> None:
+        if isinstance(upcall, DatagramUpcall):
+            self._connections.handle_datagram(upcall, now)
+        else:
+            self._connections.handle_session(upcall, now)
 
     def _handle_peer_packet(self, upcall: PacketUpcall, peer: PeerIndex, now: float) -> None:
+        """Peer -> client -> what was decided of its like, or all the way."""
+        client = self._client_by_peer.get(peer)
+        target = upcall.target
+        known = client.passes.get(target) if client is not None and target is not None else None
+        if client is None or known is None:
+            self._decide(client, upcall, peer, target, now)
+        elif known.real is None:
+            self._decided.append((upcall, peer, known.authorization, b""))
+        else:
+            outside = client.nat.bind(Side(upcall.inside or b""), known.real, now)
+            if outside is None:
+                self.counters["dropped_nat_full"] += 1
+            else:
+                self._decided.append((upcall, peer, known.authorization, outside))
+
+    def _decide(
+        self, client: ClientOnGateway | None, upcall: PacketUpcall, peer: PeerIndex, target: bytes | None, now: float
+    ) -> None:
         if self._connections.handle_probe(upcall, now):
             return
-        client = self._clients.get(self._client_by_peer.get(peer, ClientId("")))
         if client is None:
             self.counters["dropped_unknown_peer"] += 1
             return
         if is_control_packet(upcall.packet):
+            self._install(now)
             self._handle_control(client, upcall.packet, now)
             return
         packet = self._parse(upcall.packet)
@@ -117,9 +162,12 @@ class GatewayState:
         if packet.destination.is_multicast:
             self.counters["dropped_multicast"] += 1
             return
-        match client.decide(packet, self._own, now):
-            case Forward() as verdict:
-                self._forward(client, peer, packet, verdict, now)
+        match client.decide(packet, self._own, now, target):
+            case Forward(number, _, outside):
+                if target is None:
+                    self._packets.append(packet.raw)
+                else:
+                    self._decided.append((upcall, peer, number, outside or b""))
             case Refuse(why, reason):
                 self.counters[f"refused_{reason}"] += 1
                 answer = unreachable(packet, why)
@@ -128,16 +176,44 @@ class GatewayState:
             case Drop(reason):
                 self.counters[f"dropped_{reason}"] += 1
 
-    def _forward(self, client: ClientOnGateway, peer: PeerIndex, packet: Packet, verdict: Forward, now: float) -> None:
-        if not opens_flow(packet):
-            self._packets.append(packet.raw)
+    def _install(self, now: float) -> None:
+        """Opens the flows that were decided, and passes their packets."""
+        decided, self._decided = self._decided, []
+        if not decided:
             return
-        if self._flows.install(peer, verdict, now, from_peer=True) is None:
-            client.release(verdict.inner, now)
-            self.counters["dropped_not_installed"] += 1
-            return
-        self.counters["flows_installed"] += 1
-        self._packets.extend(self._engine.handle_inner(peer, packet.raw, now))
+        packets, datagrams, exceptions = self._flows.install(decided, now)
+        self._packets.extend(packets)
+        self._transmits.extend(transmits(datagrams))
+        self.counters["flows_installed"] += len(decided) - len(exceptions)
+        for position, what in exceptions:
+            upcall, peer, number, outside = decided[position]
+            client = self._client_by_peer.get(PeerIndex(peer))
+            if client is not None and outside:
+                client.release(Side(upcall.inside or b""), now)
+            if what == "full":
+                self.counters["dropped_not_installed"] += 1
+            elif what == "taken" and client is not None and upcall.peer is not None:
+                self._install_elsewhere(client, upcall, number, Side(outside or upcall.inside or b""), now)
+
+    def _install_elsewhere(
+        self, client: ClientOnGateway, upcall: PacketUpcall, number: int, outside: Side, now: float
+    ) -> None:
+        """Gives a flow another port, as one of the client's own looks the same outside."""
+        inside, taken = Side(upcall.inside or b""), {outside}
+        for _ in range(MAX_PORTS_TRIED):
+            other = client.nat.bind(inside, outside[3:], now, taken)
+            if other is None:
+                break
+            packets, _, exceptions = self._flows.install([(upcall, upcall.peer or 0, number, other)], now)
+            if not exceptions:
+                self._packets.extend(packets)
+                self.counters["flows_installed"] += 1
+                return
+            client.release(inside, now)
+            if other in taken:  # other flows share its binding, which stays where it is
+                break
+            taken.add(other)
+        self.counters["dropped_nat_full"] += 1
 
     def _parse(self, raw: bytes) -> Packet | None:
         try:
@@ -148,9 +224,9 @@ class GatewayState:
 
     # --- to a client ---------------------------------------------------------------------------------------------
 
-    def _handle_tun_packet(self, raw: bytes, now: float) -> None:
+    def _handle_tun_packet(self, upcall: PacketUpcall, now: float) -> None:
         """Takes a packet from behind the gateway that no flow knows: nobody inside asked for it, but for errors."""
-        packet = self._parse(raw)
+        packet = self._parse(upcall.packet)
         if packet is None:
             return
         client = self._clients.get(self._client_by_address.get(packet.destination, ClientId("")))
@@ -159,10 +235,12 @@ class GatewayState:
             self.counters["dropped_unknown_destination"] += 1
         elif packet.is_icmp_error:
             self._pass_error(client, peer, packet, now)
-        elif packet.source in self._own:
-            self._send_own(client, peer, packet, now)
-        else:
+        elif packet.source not in self._own:
             self.counters["dropped_unsolicited"] += 1
+        elif upcall.target is None:
+            self._connections.send(client.client_id, packet.raw, now)
+        else:
+            self._decided.append((upcall, peer, 0, b""))
 
     def _pass_error(self, client: ClientOnGateway, peer: PeerIndex, packet: Packet, now: float) -> None:
         try:
@@ -175,23 +253,18 @@ class GatewayState:
             self.counters["dropped_error_of_no_flow"] += 1
             return
         raw = packet.raw
-        if flow.inner != flow.host:
-            proxy_ip = ip_address(flow.inner.destination.host)
+        if flow.is_translated:
+            inner = inner_key(flow)
+            proxy_ip = inner.destination.ip
             raw = translate_error(
                 packet,
                 quote,
                 source=proxy_ip if is_proxy_address(proxy_ip) else packet.source,
                 destination=packet.destination,
-                quoted_source=flow.inner.source,
-                quoted_destination=flow.inner.destination,
+                quoted_source=inner.source,
+                quoted_destination=inner.destination,
             )
         self._connections.send(client.client_id, raw, now)
-
-    def _send_own(self, client: ClientOnGateway, peer: PeerIndex, packet: Packet, now: float) -> None:
-        if not opens_flow(packet):
-            self._connections.send(client.client_id, packet.raw, now)
-        elif self._flows.install(peer, Forward(packet.key, packet.key), now, from_peer=False) is not None:
-            self._transmits.extend(transmits(self._engine.handle_tun(packet.raw, now)))
 
     # --- in-band control -----------------------------------------------------------------------------------------
 
@@ -222,7 +295,7 @@ class GatewayState:
         client.forget_names()
         peer = self._connections.index_of(client.client_id)
         self._flows.remove_if(
-            lambda flow: flow.peer == peer and is_proxy_address(ip_address(flow.inner.destination.host))
+            lambda flow: flow.peer == peer and is_proxy_address(ip_address(flow.inner_destination[0]))
         )
 
     def handle_resolved(
@@ -291,6 +364,8 @@ class GatewayState:
         for grant, authorization in self._grants.retain(listed):
             self._close(grant, authorization, now)
         if is_changed:
+            for client in self._clients.values():
+                client.passes.clear()
             self._events.append(ConfigureTun(init.interface.ipv4, init.interface.ipv6, GATEWAY_ROUTES))
 
     def _handle_create_authorization(self, message: portal.CreateAuthorization, now: float) -> None:
@@ -311,12 +386,13 @@ class GatewayState:
             return
         if before != peer:
             self._lose(asking.id)
-            self._client_by_peer[peer] = asking.id
         client = self._upsert_client(asking)
+        self._client_by_peer[peer] = client
         granted = self._grants.grant(Grant(asking.id, message.resource.id), message.expires_at)
         if granted is None:
             self.counters["refused_authorizations_full"] += 1
             return
+        self._flows.label(granted.number, message.resource.id)
         if client.admit(message.resource, granted.number):
             self._flows.remove_authorization(peer, granted.number)
         self._events.append(SendPortal(portal.AuthorizationAcknowledged(ref=message.ref)))
@@ -327,7 +403,7 @@ class GatewayState:
             client = self._clients[asking.id] = ClientOnGateway(asking.id, asking.ipv4, asking.ipv6)
         elif client.addresses != (asking.ipv4, asking.ipv6):
             self._forget_addresses(client)
-            client.ipv4, client.ipv6 = asking.ipv4, asking.ipv6
+            client.move(asking.ipv4, asking.ipv6)
             peer = self._connections.index_of(asking.id)
             if peer is not None:
                 self._flows.remove_peer(peer)
@@ -364,6 +440,7 @@ class GatewayState:
         peer = self._connections.index_of(grant.client_id)
         if peer is not None:
             self._flows.remove_authorization(peer, authorization.number)
+        self._flows.unlabel(authorization.number)
         self.counters["authorizations_ended"] += 1
         if not client.admitted:
             self._lose(grant.client_id)
@@ -374,7 +451,7 @@ class GatewayState:
 
     def _lose(self, client_id: ClientId, reports: Iterable[FlowReport] = ()) -> None:
         """The connection is gone or about to be; what the client may reach stays, in case it comes back."""
-        for peer in [peer for peer, owner in self._client_by_peer.items() if owner == client_id]:
+        for peer in [peer for peer, owner in self._client_by_peer.items() if owner.client_id == client_id]:
             self._flows.remove_peer(peer, reports)
             self._release_ended(self._now)
             del self._client_by_peer[peer]
@@ -404,6 +481,7 @@ class GatewayState:
     def _settle(self, now: float) -> None:
         """Takes what the parts produced and makes it this machine's output."""
         self._now = now
+        self._install(now)
         while (event := self._connections.poll_event()) is not None:
             match event:
                 case NewCandidates(peer_id, lines):
@@ -426,9 +504,9 @@ class GatewayState:
 
     def _release_ended(self, now: float) -> None:
         while (ended := self._flows.poll_ended()) is not None:
-            client = self._clients.get(self._client_by_peer.get(ended.flow.peer, ClientId("")))
+            client = self._client_by_peer.get(PeerIndex(ended.flow.peer)) if ended.flow.is_translated else None
             if client is not None:
-                client.release(ended.flow.inner, now, linger=ended.is_lost)
+                client.release(Side(ended.flow.inside), now, linger=ended.is_lost)
 
     def _send_candidates(self) -> None:
         for batch in self._candidates.take():

@@ -45,7 +45,7 @@ log = structlog.get_logger("io.loop")
 class DrivenState(Protocol[UpcallT_contra, EventT_co]):
     """What a state must offer to be driven; see the state machines of `docs/contracts.md`."""
 
-    def handle_upcall(self, upcall: UpcallT_contra, now: float) -> None: ...
+    def handle_upcalls(self, upcalls: Sequence[UpcallT_contra], now: float) -> Sequence[Exception]: ...
     def handle_timeout(self, now: float) -> None: ...
     def poll_timeout(self) -> float | None: ...
     def poll_transmit(self) -> Transmit | None: ...
@@ -263,12 +263,15 @@ class ControlLoop(Generic[UpcallT, EventT]):
             self._sort_upcalls()
         for side, waiting in (("network", self._from_network), ("tun", self._from_tun)):
             if waiting:
-                for _ in range(min(len(waiting), UPCALL_BATCH)):
-                    upcall = waiting.popleft()
-                    self.counters[f"{side}_upcalls"] += 1
-                    self._guarded(side, self._state.handle_upcall, upcall, now)
+                batch = [waiting.popleft() for _ in range(min(len(waiting), UPCALL_BATCH))]
+                self.counters[f"{side}_upcalls"] += len(batch)
+                self._guarded(side, self._handle_batch, side, batch, now)
                 return side
         return None
+
+    def _handle_batch(self, side: str, batch: Sequence[UpcallT], now: float) -> None:
+        for error in self._state.handle_upcalls(batch, now):
+            self._note_error(side, error)
 
     def _sort_upcalls(self) -> None:
         for upcall in self._upcalls.poll_upcalls(UPCALLS_PER_POLL):
@@ -304,12 +307,12 @@ class ControlLoop(Generic[UpcallT, EventT]):
         try:
             call(*args)
         except Exception as error:
-            self.counters[f"{step}_errors"] += 1
-            self._log_error(step, error)
+            self._note_error(step, error)
             return False
         return True
 
-    def _log_error(self, step: str, error: Exception) -> None:
+    def _note_error(self, step: str, error: Exception) -> None:
+        self.counters[f"{step}_errors"] += 1
         now = self._now()
         if now - self._logged_at.get(step, -ERROR_LOG_INTERVAL_S) >= ERROR_LOG_INTERVAL_S:
             self._logged_at[step] = now

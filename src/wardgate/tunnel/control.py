@@ -74,6 +74,10 @@ class NameAnnouncements:
             state.packets.add(packet)
         return state.passes
 
+    def is_answered(self, name: Name) -> bool:
+        """Whether the gateway has answered, so that packets pass without another thought."""
+        return isinstance(self._states.get(name), _Answered)
+
     def refresh(self, name: Name, proxy_ips: tuple[IpAddress, ...], now: float) -> None:
         """Lets the gateway resolve the name anew, as somebody asked the resolver for it."""
         state = self._state(name, proxy_ips, now)

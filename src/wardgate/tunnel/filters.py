@@ -1,5 +1,6 @@
 """Which protocols and ports a resource allows."""
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
 
@@ -25,7 +26,7 @@ class Filters:
                 self._allows_icmp = True
             else:
                 (tcp if one.protocol == "tcp" else udp).append((one.port_range_start, one.port_range_end))
-        self._ranges_by_protocol = {TCP: tuple(tcp), UDP: tuple(udp)}
+        self._edges_by_protocol = {TCP: _edges(tcp), UDP: _edges(udp)}
 
     def permits(self, protocol: int, port: int) -> bool:
         """Whether a packet passes.
@@ -38,7 +39,18 @@ class Filters:
             return True
         if protocol in (ICMP, ICMPV6):
             return self._allows_icmp
-        return any(start <= port <= end for start, end in self._ranges_by_protocol.get(protocol, ()))
+        return bisect_right(self._edges_by_protocol.get(protocol, ()), port) % 2 == 1
+
+
+def _edges(ranges: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+    """Where the ranges' union begins and ends, by turns: a port is inside if an odd number of edges is not above it."""
+    edges: list[int] = []
+    for start, end in sorted(one for one in ranges if one[0] <= one[1]):
+        if edges and start <= edges[-1]:
+            edges[-1] = max(edges[-1], end + 1)
+        else:
+            edges += [start, end + 1]
+    return tuple(edges)
 
 
 ALLOW_ALL: Final = Filters(())

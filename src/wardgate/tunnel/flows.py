@@ -1,27 +1,29 @@
-"""The flows in the native table, as Python knows them, and what may become of a packet that no flow knows.
+"""The flows in the native table, and what may become of a packet that no flow knows.
 
 A packet that misses gets a `Verdict`. `Forward` is installed once, and from then on the native side forwards by itself
-until the flow idles out or Python removes it. Removing is how access ends.
+until the flow idles out or Python removes it. Removing is how access ends. Of the flows themselves Python keeps
+nothing: there may be hundreds of thousands, and the native table can be asked.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-from wardgate._fastpath import Engine, Flow, FlowReport
-from wardgate.ids import FlowId, PeerIndex, ResourceId
+from wardgate._fastpath import Datagram, Decided, Engine, FlowReport
+from wardgate.ids import PeerIndex, ResourceId
+from wardgate.tunnel.nat import Side
 from wardgate.wire.addresses import SocketAddr, Transmit
 from wardgate.wire.icmp_errors import Unreachable
 from wardgate.wire.ip import ICMP, ICMPV6, TCP, UDP, FlowKey, Packet
 
 UNCONFIRMED_IDLE_S: Final = 60.0
 IDLE_S: Final = {TCP: 2 * 3600 + 4 * 60.0, UDP: 120.0, ICMP: 120.0, ICMPV6: 120.0}
-REINSTALL_S: Final = 0.01
 KEPT_REPORTS: Final = 1024
 KEPT_TOTALS: Final = 4096
-_EXPIRY_BATCH: Final = 4096
-_SHOWN_FLOWS: Final = 65_536
+MAX_LABELS: Final = 131_072
+_BATCH: Final = 4096
+_IDLE_TIMES: Final = (IDLE_S[TCP], IDLE_S[UDP], UNCONFIRMED_IDLE_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +31,14 @@ class Forward:
     """Let it through.
 
     Attributes:
-        inner, host: The packet's key in the tunnel and on the TUN device; they differ where a gateway translates.
         authorization: The number of the grant it passes under, 0 for none.
         resource_id: The resource it belongs to; `None` for the gateway itself.
+        outside: How it is to look on the TUN device, where a gateway translates.
     """
 
-    inner: FlowKey
-    host: FlowKey
     authorization: int = 0
     resource_id: ResourceId | None = None
+    outside: Side | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +75,16 @@ def transmits(datagrams: Iterable[tuple[tuple[str, int] | None, tuple[str, int],
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class InstalledFlow:
-    """A flow that was put into the native table."""
-
-    flow_id: FlowId
-    peer: PeerIndex
-    authorization: int
-    resource_id: ResourceId | None
-    inner: FlowKey
-    host: FlowKey
-    installed_at: float
+def inner_key(flow: FlowReport) -> FlowKey:
+    """What the first packet of a flow looked like in the tunnel."""
+    return FlowKey(flow.protocol, SocketAddr(*flow.inner_source), SocketAddr(*flow.inner_destination))
 
 
 @dataclass(frozen=True, slots=True)
 class EndedFlow:
     """A flow that is gone; `is_lost` if its connection is, and the flow may come back with it."""
 
-    flow: InstalledFlow
+    flow: FlowReport
     is_lost: bool
 
 
@@ -104,14 +97,8 @@ class Traffic:
     outbound_packets: int = 0
     inbound_packets: int = 0
 
-    def plus(self, report: FlowReport) -> "Traffic":
-        """With a flow's figures added."""
-        return Traffic(
-            self.outbound_bytes + report.outbound_bytes,
-            self.inbound_bytes + report.inbound_bytes,
-            self.outbound_packets + report.outbound_packets,
-            self.inbound_packets + report.inbound_packets,
-        )
+
+Passed = tuple[list[bytes], list[Datagram], list[tuple[int, Literal["known", "full", "taken"]]]]
 
 
 class FlowTable:
@@ -119,141 +106,108 @@ class FlowTable:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._next_id = 1
-        self._by_id: dict[int, InstalledFlow] = {}
-        self._by_inner: dict[tuple[PeerIndex, FlowKey], InstalledFlow] = {}
-        self._by_host: dict[FlowKey, InstalledFlow] = {}
-        self._by_grant: dict[PeerIndex, dict[int, dict[int, InstalledFlow]]] = {}
-        self._totals: dict[ResourceId, Traffic] = {}
+        self._resources: dict[int, ResourceId] = {}
+        self._totals: dict[ResourceId, Counter[str]] = {}
         self._ended: deque[EndedFlow] = deque()
         self.reports: deque[FlowReport] = deque(maxlen=KEPT_REPORTS)
         self.refused = 0
-        self.returned = 0
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return self._engine.flow_count()
 
-    def install(self, peer: PeerIndex, verdict: Forward, now: float, *, from_peer: bool) -> InstalledFlow | None:
-        """Puts a flow into the native table, in place of one with the same keys.
+    def label(self, authorization: int, resource_id: ResourceId) -> None:
+        """Notes which resource the flows of a grant belong to."""
+        self._resources[authorization] = resource_id
+        if len(self._resources) > MAX_LABELS:
+            del self._resources[next(iter(self._resources))]
 
-        Returns:
-            `None` if the table is full, or had this flow a moment ago and its packet came back all the same (both
-            counted): a packet that both sides read differently must not go round for ever.
-        """
-        for stale in (self._by_inner.get((peer, verdict.inner)), self._by_host.get(verdict.host)):
-            if stale is not None and stale.peer == peer and now - stale.installed_at < REINSTALL_S:
-                self.returned += 1
-                return None
-            if stale is not None:
-                report = self._engine.remove_flow(stale.flow_id)
-                self._finish([stale], [] if report is None else [report])
-        flow = InstalledFlow(
-            FlowId(self._next_id), peer, verdict.authorization, verdict.resource_id, verdict.inner, verdict.host, now
-        )
-        self._next_id += 1
-        if not self._engine.add_flow(_native(flow, from_peer), now):
-            self.refused += 1
-            return None
-        self._by_id[flow.flow_id] = flow
-        self._by_inner[peer, flow.inner] = flow
-        self._by_host[flow.host] = flow
-        self._by_grant.setdefault(peer, {}).setdefault(flow.authorization, {})[flow.flow_id] = flow
-        return flow
+    def unlabel(self, authorization: int) -> None:
+        """The grant has ended, and its flows are removed."""
+        self._resources.pop(authorization, None)
 
-    def by_inner(self, peer: PeerIndex, key: FlowKey) -> InstalledFlow | None:
-        """The flow whose first packet looked like this in the tunnel."""
-        return self._by_inner.get((peer, key))
+    def resource_of(self, flow: FlowReport) -> ResourceId | None:
+        """The resource that a flow belongs to."""
+        return self._resources.get(flow.authorization)
 
-    def by_host(self, key: FlowKey) -> InstalledFlow | None:
-        """The flow whose first packet looked like this on the TUN device."""
-        return self._by_host.get(key)
+    def install(self, decided: list[Decided], now: float) -> Passed:
+        """Opens flows in the native table and passes the packets that want them; see `Engine.install`."""
+        passed = self._engine.install(decided, now, _IDLE_TIMES)
+        self.refused += sum(1 for _, what in passed[2] if what == "full")
+        return passed
 
-    def remove_authorization(self, peer: PeerIndex, authorization: int) -> list[InstalledFlow]:
+    def by_host(self, key: FlowKey) -> FlowReport | None:
+        """The flow from a peer whose first packet looked like this on the TUN device."""
+        return self._engine.flow_by_host(*key, from_peer=True)
+
+    def remove_authorization(self, peer: PeerIndex, authorization: int) -> list[FlowReport]:
         """Cuts every flow of a grant."""
-        flows = list(self._by_grant.get(peer, {}).get(authorization, {}).values())
-        self._finish(flows, self._engine.remove_flows(peer, authorization))
+        flows = self._engine.remove_flows(peer, authorization)
+        self._finish(flows)
         return flows
 
-    def remove_peer(self, peer: PeerIndex, reports: Iterable[FlowReport] = ()) -> list[InstalledFlow]:
+    def remove_peer(self, peer: PeerIndex, reports: Iterable[FlowReport] = ()) -> list[FlowReport]:
         """Cuts every flow of a peer; `reports` are of those that the engine has forgotten already."""
-        flows = [flow for flows in self._by_grant.get(peer, {}).values() for flow in flows.values()]
-        self._finish(flows, (*reports, *self._engine.remove_flows(peer)), is_lost=True)
+        flows = [*reports, *self._engine.remove_flows(peer)]
+        self._finish(flows, is_lost=True)
         return flows
 
-    def remove_if(self, is_gone: Callable[[InstalledFlow], bool]) -> list[InstalledFlow]:
+    def remove_if(self, is_gone: Callable[[FlowReport], bool]) -> list[FlowReport]:
         """Cuts the flows that the caller names."""
-        flows = [flow for flow in self._by_id.values() if is_gone(flow)]
-        reports = [self._engine.remove_flow(flow.flow_id) for flow in flows]
-        self._finish(flows, [report for report in reports if report is not None])
+        gone = [self._engine.remove_flow(flow.flow_id) for flow in self._each() if is_gone(flow)]
+        flows = [flow for flow in gone if flow is not None]
+        self._finish(flows)
         return flows
 
-    def expire(self, now: float) -> list[InstalledFlow]:
+    def _each(self) -> Iterator[FlowReport]:
+        after = 0
+        while flows := self._engine.flows(_BATCH, after):
+            yield from flows
+            after = flows[-1].flow_id
+
+    def expire(self, now: float) -> list[FlowReport]:
         """Takes over what idled out or ended by itself."""
-        ended: list[InstalledFlow] = []
-        while reports := self._engine.expire_flows(now, _EXPIRY_BATCH):
-            flows = [self._by_id[report.flow_id] for report in reports if report.flow_id in self._by_id]
-            self._finish(flows, reports)
+        ended: list[FlowReport] = []
+        while flows := self._engine.expire_flows(now, _BATCH):
+            self._finish(flows)
             ended += flows
-            if len(reports) < _EXPIRY_BATCH:
+            if len(flows) < _BATCH:
                 break
         return ended
 
     def counters(self) -> dict[str, int]:
         """What was not installed, by reason."""
-        return {"flows_refused_table_full": self.refused, "flows_refused_packet_returned": self.returned}
+        return {"flows_refused_table_full": self.refused}
 
     def traffic(self) -> dict[ResourceId, Traffic]:
         """What each resource's flows carried, those that ended included."""
-        totals = dict(self._totals)
-        for report in self._engine.flows(_SHOWN_FLOWS):
-            flow = self._by_id.get(report.flow_id)
-            if flow is not None and flow.resource_id is not None:
-                totals[flow.resource_id] = totals.get(flow.resource_id, Traffic()).plus(report)
-        return totals
+        totals = {resource_id: Counter(total) for resource_id, total in self._totals.items()}
+        for authorization, figures in self._engine.traffic().items():
+            resource_id = self._resources.get(authorization)
+            if resource_id is not None:
+                _add(totals.setdefault(resource_id, Counter()), figures)
+        return {resource_id: Traffic(**total) for resource_id, total in totals.items()}
 
     def poll_ended(self) -> EndedFlow | None:
         """The next flow that is gone, for whatever reason."""
         return self._ended.popleft() if self._ended else None
 
-    def _finish(self, flows: list[InstalledFlow], reports: Iterable[FlowReport], *, is_lost: bool = False) -> None:
-        resource_ids = {flow.flow_id: flow.resource_id for flow in flows}
-        known = [flow for flow in flows if flow.flow_id in self._by_id]
-        self._forget(known)
-        self._ended.extend(EndedFlow(flow, is_lost) for flow in known)
-        for report in reports:
-            self._take_report(report, resource_ids.get(FlowId(report.flow_id)))
-
-    def _take_report(self, report: FlowReport | None, resource_id: ResourceId | None) -> None:
-        if report is None:
-            return
-        self.reports.append(report)
-        if resource_id is not None and (resource_id in self._totals or len(self._totals) < KEPT_TOTALS):
-            self._totals[resource_id] = self._totals.get(resource_id, Traffic()).plus(report)
-
-    def _forget(self, flows: Iterable[InstalledFlow]) -> None:
+    def _finish(self, flows: list[FlowReport], *, is_lost: bool = False) -> None:
+        self.reports.extend(flows)
+        self._ended.extend([EndedFlow(flow, is_lost) for flow in flows])
         for flow in flows:
-            self._by_id.pop(flow.flow_id, None)
-            self._by_inner.pop((flow.peer, flow.inner), None)
-            self._by_host.pop(flow.host, None)
-            grants = self._by_grant.get(flow.peer, {})
-            grants.get(flow.authorization, {}).pop(flow.flow_id, None)
-            if not grants.get(flow.authorization):
-                grants.pop(flow.authorization, None)
-            if not grants:
-                self._by_grant.pop(flow.peer, None)
+            resource_id = self._resources.get(flow.authorization)
+            if resource_id is None:
+                continue
+            total = self._totals.get(resource_id)
+            if total is None:
+                if len(self._totals) >= KEPT_TOTALS:
+                    continue
+                total = self._totals[resource_id] = Counter()
+            _add(total, (flow.outbound_packets, flow.outbound_bytes, flow.inbound_packets, flow.inbound_bytes))
 
 
-def _native(flow: InstalledFlow, from_peer: bool) -> Flow:
-    return Flow(
-        flow_id=flow.flow_id,
-        peer=flow.peer,
-        authorization=flow.authorization,
-        protocol=flow.inner.protocol,
-        inner_source=flow.inner.source,
-        inner_destination=flow.inner.destination,
-        host_source=flow.host.source,
-        host_destination=flow.host.destination,
-        from_peer=from_peer,
-        idle_s=IDLE_S.get(flow.inner.protocol, IDLE_S[UDP]),
-        unconfirmed_idle_s=UNCONFIRMED_IDLE_S,
-    )
+def _add(total: Counter[str], figures: tuple[int, int, int, int]) -> None:
+    total["outbound_packets"] += figures[0]
+    total["outbound_bytes"] += figures[1]
+    total["inbound_packets"] += figures[2]
+    total["inbound_bytes"] += figures[3]

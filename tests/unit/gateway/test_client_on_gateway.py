@@ -6,10 +6,10 @@ from tests.unit.tunnel.packets import CLIENT_V4, CLIENT_V6, ping, tcp, udp
 from wardgate.gateway.client_on_gateway import ClientOnGateway
 from wardgate.ids import ClientId, ResourceId
 from wardgate.tunnel.flows import Drop, Forward, Refuse, Verdict
-from wardgate.wire.addresses import SocketAddr
+from wardgate.tunnel.nat import side
 from wardgate.wire.control import AssignedIps
 from wardgate.wire.icmp_errors import Unreachable, unreachable
-from wardgate.wire.ip import IpAddress, Packet, parse
+from wardgate.wire.ip import ICMP, TCP, IpAddress, Packet, parse
 from wardgate.wire.portal import Filter, GatewayCidrResource, GatewayDnsResource, GatewayInternetResource
 
 CIDR, NAME, OTHER, INTERNET = (ResourceId(f"00000000-0000-4000-8000-00000000000{number}") for number in range(1, 5))
@@ -48,7 +48,7 @@ def test_a_packet_of_an_admitted_network_passes_as_it_is() -> None:
 
     packet = tcp("10.9.0.2", 80)
 
-    assert decide(here, packet) == Forward(packet.key, packet.key, 7, CIDR)
+    assert decide(here, packet) == Forward(7, CIDR)
 
 
 def test_everything_else_is_prohibited() -> None:
@@ -79,7 +79,7 @@ def test_foreign_sources_are_prohibited() -> None:
 def test_the_gateway_itself_is_reached_without_a_resource() -> None:
     packet = udp("100.64.0.2", 53535)
 
-    assert decide(client(), packet) == Forward(packet.key, packet.key, 0, None)
+    assert decide(client(), packet) == Forward(0, None)
 
 
 def test_other_tunnel_addresses_are_prohibited_even_with_the_internet_resource() -> None:
@@ -157,7 +157,7 @@ def test_a_proxy_ip_is_translated_to_the_real_one() -> None:
 
     verdict = decide(here, packet)
 
-    assert verdict == Forward(packet.key, packet.key._replace(destination=SocketAddr("10.9.0.2", 80)), 8, NAME)
+    assert verdict == Forward(8, NAME, side(TCP, packet.source_port, ip_address("10.9.0.2")))
 
 
 def test_a_translated_ping_has_its_identifier_in_both_ports() -> None:
@@ -169,7 +169,7 @@ def test_a_translated_ping_has_its_identifier_in_both_ports() -> None:
     verdict = decide(here, ping(PROXY[1], 7))
 
     assert isinstance(verdict, Forward)
-    assert (verdict.host.source.port, verdict.host.destination) == (8, SocketAddr("10.9.0.2", 8))
+    assert verdict.outside == side(ICMP, 8, ip_address("10.9.0.2"))
 
 
 def test_a_family_without_records_is_unreachable() -> None:
@@ -191,8 +191,8 @@ def test_resolving_again_keeps_running_flows_and_moves_new_ones() -> None:
 
     assert isinstance(running, Forward)
     assert isinstance(new, Forward)
-    assert running.host.destination.host == "10.9.0.2"
-    assert new.host.destination.host == "10.9.0.3"
+    assert running.outside == side(TCP, 40000, ip_address("10.9.0.2"))
+    assert new.outside == side(TCP, 40001, ip_address("10.9.0.3"))
 
 
 def test_renumbered_proxy_ips_begin_anew() -> None:
@@ -252,7 +252,7 @@ def test_announcements_that_are_refused(message: AssignedIps) -> None:
 
     assert not here.accepts(message)
     assert not here.assign(message, (ip_address("10.9.0.2"),))
-    assert decide(here, tcp("10.9.0.3", 80)) != Forward(tcp("10.9.0.3", 80).key, tcp("10.9.0.3", 80).key, 8, NAME)
+    assert decide(here, tcp("10.9.0.3", 80)) != Forward(8, NAME)
 
 
 def test_a_name_that_points_into_the_tunnel_has_no_address() -> None:
@@ -280,8 +280,8 @@ def test_a_released_flow_gives_its_port_back() -> None:
     packet = tcp(PROXY[0], 80)
     decide(here, packet)
 
-    here.release(packet.key, 1.0)
+    here.release(side(TCP, packet.source_port, packet.destination), 1.0)
 
     verdict = decide(here, tcp(PROXY[1], 80))
     assert isinstance(verdict, Forward)
-    assert verdict.host.source.port == packet.source_port
+    assert verdict.outside == side(TCP, packet.source_port, ip_address("10.9.0.2"))

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -244,9 +244,15 @@ class Counting:
     on_timeout: Callable[[float], None] = nothing
     next_transmit: Callable[[], Transmit | None] | None = None
 
-    def handle_upcall(self, upcall: Upcall, now: float) -> None:
-        self.seen.append(upcall)
-        self.on_upcall(upcall, now)
+    def handle_upcalls(self, upcalls: Sequence[Upcall], now: float) -> list[Exception]:
+        errors: list[Exception] = []
+        for upcall in upcalls:
+            self.seen.append(upcall)
+            try:
+                self.on_upcall(upcall, now)
+            except ValueError as error:
+                errors.append(error)
+        return errors
 
     def handle_timeout(self, now: float) -> None:
         self.timeouts += 1

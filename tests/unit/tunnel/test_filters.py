@@ -1,3 +1,6 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
 from wardgate.tunnel.filters import ALLOW_ALL, Filters
 from wardgate.wire.ip import ICMP, ICMPV6, TCP, UDP
 from wardgate.wire.portal import Filter
@@ -40,3 +43,10 @@ def test_a_range_that_ends_before_it_starts_allows_nothing() -> None:
     filters = Filters([Filter(protocol="tcp", port_range_start=90, port_range_end=80)])
 
     assert not any(filters.permits(TCP, port) for port in (0, 80, 85, 90))
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30))), st.integers(0, 31))
+def test_a_port_is_allowed_if_any_range_has_it(ranges: list[tuple[int, int]], port: int) -> None:
+    filters = [Filter(protocol="tcp", port_range_start=start, port_range_end=end) for start, end in ranges]
+
+    assert Filters(filters).permits(TCP, port) == (not ranges or any(start <= port <= end for start, end in ranges))
