@@ -7,7 +7,7 @@ help:
 	@echo "make demo    set everything up, then show the main job end to end in a small internet of network namespaces"
 	@echo "make test    set everything up, then check formatting, types and lints and run all tests"
 	@echo "make dev     the demo's lab, left running, with what to try in it"
-	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (half an hour; bench/README.md)"
+	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (45 minutes; bench/README.md)"
 	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
 	@echo "             make bench-flows, bench-memory, bench-loop: new flows a second, memory, what a flood keeps out"
 	@echo "make setup   system packages, virtual environment, native module"

@@ -109,10 +109,14 @@ def _install_packages(programs: Sequence[str], say: Say) -> None:
 def _build(peer: Peer, say: Say) -> None:
     if peer.result.exists() and not peer.always:
         return
+    hint = "" if peer.always else "; `python -m bench.tunnel --contenders …` can do without"
     if shutil.which(peer.tool) is None:
-        raise PeerError(f"{peer.name} is built with {peer.tool}, which is not on the PATH")
+        raise PeerError(f"{peer.name} is built with {peer.tool}, which is not on the PATH{hint}")
     CACHE.mkdir(exist_ok=True)
-    _timed(f"building {peer.name}", peer.argv, {"GOBIN": str(WIREGUARD_GO.parent)}, say)
+    try:
+        _timed(f"building {peer.name}", peer.argv, {"GOBIN": str(WIREGUARD_GO.parent)}, say)
+    except PeerError as error:
+        raise PeerError(f"{error}{hint}") from None
     if not peer.result.exists():
         raise PeerError(f"{peer.name}: {peer.result} was not made")
 

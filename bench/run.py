@@ -74,7 +74,7 @@ class Runner:
             for number in range(self._options.rounds):
                 for row in rows:
                     with self._prepared(ground, row):
-                        self._do_row(ground, row, number, _rotated(entries, number))
+                        self._do_row(ground, row, number, order(entries, number))
         self._say(f"everything is measured after {self._elapsed_s() / 60:.1f} min; the labs are closed")
 
     @contextmanager
@@ -203,7 +203,8 @@ def per_unit(values: Mapping[str, float], has_programs: bool, instructions: int 
     return made
 
 
-def _rotated(entries: Sequence[Entry], number: int) -> Sequence[Entry]:
-    """Another one begins in every round."""
+def order(entries: Sequence[Entry], number: int) -> Sequence[Entry]:
+    """Another one begins in every round, and every other round goes backwards: nobody always follows the same one."""
     start = number % len(entries)
-    return [*entries[start:], *entries[:start]]
+    turned = [*entries[start:], *entries[:start]]
+    return turned[::-1] if number % 2 else turned

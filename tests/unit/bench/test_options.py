@@ -3,7 +3,9 @@
 import pytest
 from bench.cast import ENTRIES, QUICK_CONTENDERS
 from bench.options import parse
+from bench.peers import peers_for
 from bench.rows import FAR, FIGURES, NEAR, QUICK_ROWS, ROWS
+from bench.run import order
 
 
 def test_everything_is_run_unless_something_is_chosen() -> None:
@@ -63,3 +65,21 @@ def test_relayed_contender_is_in_a_lab_of_its_own_and_not_in_the_far_one() -> No
     assert relayed.lab_for(NEAR) == "symmetric"
     assert relayed.lab_for(FAR) is None
     assert ENTRIES["plain"].lab_for(FAR) == FAR
+
+
+def test_only_what_takes_part_is_built() -> None:
+    assert [peer.name for peer in peers_for(["plain", "wardgate", "openvpn"])] == ["the load program"]
+    assert [peer.tool for peer in peers_for(list(ENTRIES))] == ["cargo", "go", "cargo"]
+
+
+def test_order_changes_so_that_nobody_always_begins_or_follows_the_same_one() -> None:
+    entries = list(ENTRIES.values())
+
+    orders = [order(entries, number) for number in range(2 * len(entries))]
+
+    assert all(sorted(entry.name for entry in done) == sorted(ENTRIES) for done in orders)
+    assert {done[0].name for done in orders} == set(ENTRIES)
+    before_wardgate = {
+        done[index - 1].name for done in orders for index in range(1, 7) if done[index].name == "wardgate"
+    }
+    assert before_wardgate == {"gotatun", "wardgate-dns"}
