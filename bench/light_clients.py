@@ -200,6 +200,17 @@ def first_packets(source: IPv4Address, destinations: tuple[IPv4Address, ...], pr
             yield make(SocketAddr(str(source), port), SocketAddr(str(destination), 443))
 
 
+def swept_packets(source: IPv4Address, protocol: int) -> Iterator[bytes]:
+    """Packets of one client that each go to another host and port of a network, as a scanner's do."""
+    make = {TCP: _syn, UDP: _question}[protocol]
+    ports = {TCP: range(8000, 8999), UDP: range(3478, 3481)}[protocol]
+    for number in range(1 << 20):
+        host = IPv4Address("10.9.0.1") + number % 65_000
+        yield make(
+            SocketAddr(str(source), 40_000 + number // 65_000), SocketAddr(str(host), ports[number % len(ports)])
+        )
+
+
 def _syn(source: SocketAddr, destination: SocketAddr) -> bytes:
     options = bytes.fromhex("020405b40402080a000000000000000001030307")
     return tcp_packet(source, destination, SYN, sequence=source.port << 8, options=options)

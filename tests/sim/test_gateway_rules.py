@@ -116,6 +116,16 @@ def test_multicast_fragments_and_junk_are_dropped_silently() -> None:
     assert at_client(lab) == []
 
 
+def test_multicast_is_dropped_even_where_a_resource_has_it() -> None:
+    lab = connected(network("0.0.0.0/0"))
+
+    enter(lab, udp("224.0.0.251", 5353))
+
+    assert lab.lan.received == []
+    assert at_client(lab) == []
+    assert counters(lab)["dropped_multicast"] == 1
+
+
 def test_the_gateway_itself_answers_its_clients() -> None:
     lab = connected(network())
     lab.lan.hosts.add(GATEWAY)

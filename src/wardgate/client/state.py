@@ -201,8 +201,9 @@ class ClientState:
         if not opens_flow(packet):
             self._connections.send(gateway.gateway_id, packet.raw, now)
             return
-        self._ways.open(packet.raw, peer, number, is_lasting=is_lasting)
-        self._access.revocations.found(packet.key)
+        self._ways.open(PacketUpcall.of(None, packet.raw), peer, number, is_lasting=is_lasting)
+        if not self._access.revocations.is_idle:
+            self._access.revocations.found(packet.key)
 
     def _install(self, now: float) -> None:
         self._transmits.extend(self._ways.install(now))

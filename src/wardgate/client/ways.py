@@ -28,14 +28,14 @@ class Ways:
         self._decided.append((upcall, *known, b""))
         return True
 
-    def open(self, packet: bytes, peer: PeerIndex, number: int, *, is_lasting: bool) -> None:
+    def open(self, upcall: PacketUpcall, peer: PeerIndex, number: int, *, is_lasting: bool) -> None:
         """Has the packet's flow opened and the packet sent on that way.
 
         Args:
+            upcall: The packet; it opens a flow.
             number: What the flow is marked with.
             is_lasting: Whether all packets to the same target may take the same way, until `forget`.
         """
-        upcall = PacketUpcall.of(None, packet)
         self._decided.append((upcall, peer, number, b""))
         if is_lasting and upcall.target is not None:
             if len(self._known) >= MAX_KNOWN:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
 from wardgate.ids import ClientId, ResourceId
@@ -18,7 +18,9 @@ from wardgate.wire.icmp_errors import Unreachable
 from wardgate.wire.ip import IpAddress, Packet
 from wardgate.wire.portal import GatewayCidrResource, GatewayDnsResource, GatewayInternetResource, GatewayResource
 
-MAX_PASSES: Final = 4096
+MAX_PASSES: Final = 512
+TARGET_ADDRESSES: Final = 3
+"""Where the addresses begin in a `PacketUpcall.target`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,15 @@ class Pass(NamedTuple):
     authorization: int
     resource_id: ResourceId | None
     real: bytes | None
+
+
+class Ends(NamedTuple):
+    """What access depends on; the port is the destination's, 0 if there is none."""
+
+    source: IpAddress
+    destination: IpAddress
+    protocol: int
+    port: int
 
 
 class ClientOnGateway:
@@ -151,7 +162,7 @@ class ClientOnGateway:
 
     # --- packets ---------------------------------------------------------------
 
-    def decide(self, packet: Packet, own: tuple[IpAddress, ...], now: float, target: bytes | None = None) -> Verdict:
+    def decide(self, packet: Packet, own: tuple[IpAddress, ...], now: float) -> Verdict:
         """What becomes of a packet from this client that no flow knows.
 
         A `Forward` of a packet that opens a flow and is translated holds a place in the NAT table, until `release`.
@@ -159,53 +170,70 @@ class ClientOnGateway:
         Args:
             packet: Not multicast, and not a control packet.
             own: The gateway's tunnel addresses.
-            target: What the decision is remembered by, in `passes`.
         """
         if packet.is_icmp_error:
             return Drop("outbound_icmp_error")
-        admission = self._admission_of(packet, own)
-        if not isinstance(admission, Pass):
+        port = packet.source_port if packet.icmp_id is None else packet.icmp_id
+        ends = Ends(packet.source, packet.destination, packet.protocol, packet.destination_port)
+        inside = side(packet.protocol, port, packet.destination)
+        admission = self._admission_of(ends, inside, own)
+        if isinstance(admission, Refuse):
             return admission
-        if not opens_flow(packet):
-            is_translated = admission.real is not None
-            return Drop("untranslatable") if is_translated else Forward(admission.authorization, admission.resource_id)
-        if admission.real is None:
-            outside = None
-        elif (outside := self.nat.bind(_inside(packet), admission.real, now)) is None:
-            return Drop("nat_full")
-        if target is not None and admission.real != packet.destination.packed:
+        outside = None
+        if admission.real is not None:
+            if not opens_flow(packet):
+                return Drop("untranslatable")
+            outside = self.nat.bind(inside, admission.real, now)
+            if outside is None:
+                return Drop("nat_full")
+        return Forward(admission.authorization, admission.resource_id, outside)
+
+    def admit_target(self, target: bytes, inside: Side, own: tuple[IpAddress, ...]) -> Pass | Refuse:
+        """Whether packets to this target that open flows pass, and on what terms; remembered in `passes`.
+
+        Args:
+            target, inside: Of the native module's `PacketUpcall`.
+            own: The gateway's tunnel addresses.
+        """
+        half = (len(target) - TARGET_ADDRESSES) // 2
+        source, destination = ip_address(target[TARGET_ADDRESSES:-half]), ip_address(target[-half:])
+        if destination.is_multicast:
+            return Refuse(Unreachable.PROHIBITED, "multicast")
+        ends = Ends(source, destination, target[0], int.from_bytes(target[1:TARGET_ADDRESSES], "big"))
+        admission = self._admission_of(ends, inside, own)
+        if isinstance(admission, Pass) and admission.real != destination.packed:
             if len(self.passes) >= MAX_PASSES:
                 self.passes.clear()
             self.passes[target] = admission
-        return Forward(admission.authorization, admission.resource_id, outside)
+        return admission
 
     def release(self, inside: Side, now: float, *, linger: bool = False) -> None:
         """A translated flow that `decide` let through is gone, or could not be installed."""
         self.nat.release(inside, now, linger=linger)
 
-    def _admission_of(self, packet: Packet, own: tuple[IpAddress, ...]) -> Pass | Refuse:
-        """Whether packets to this target pass, and on what terms."""
-        if packet.source not in self.addresses:
+    def _admission_of(self, ends: Ends, inside: Side, own: tuple[IpAddress, ...]) -> Pass | Refuse:
+        destination = ends.destination
+        if ends.source not in self.addresses:
             return Refuse(Unreachable.PROHIBITED, "foreign_source")
-        if packet.destination in own:
+        if destination in own:
             return Pass(0, None, None)
-        if is_tunnel_address(packet.destination):
+        if is_tunnel_address(destination):
             return Refuse(Unreachable.PROHIBITED, "tunnel_range")
-        route = self._routes.lookup(packet.destination, packet.protocol, packet.destination_port)
+        route = self._routes.lookup(destination, ends.protocol, ends.port)
         if route is None:
             return Refuse(Unreachable.PROHIBITED, "no_resource")
-        if route.is_internet and not is_public(packet.destination):
+        if route.is_internet and not is_public(destination):
             return Refuse(Unreachable.NETWORK, "not_public")
-        if not route.filters.permits(packet.protocol, packet.destination_port):
+        if not route.filters.permits(ends.protocol, ends.port):
             return Refuse(Unreachable.PROHIBITED, "filter")
         number = self._admitted[route.resource_id].number
-        if not is_proxy_address(packet.destination):
+        if not is_proxy_address(destination):
             return Pass(number, route.resource_id, None)
-        real = self._names.real_ip(packet.destination)
-        if real is None and self.nat.outside_of(_inside(packet)) is None:
+        real = self._names.real_ip(destination)
+        if real is None and self.nat.outside_of(inside) is None:
             return Refuse(Unreachable.NETWORK, "no_record")
         # Without a real address it stands for, only the flow that is bound already knows where to go.
-        return Pass(number, route.resource_id, (real or packet.destination).packed)
+        return Pass(number, route.resource_id, (real or destination).packed)
 
     def _reroute(self, resource: GatewayResource, filters: Filters, *, keeps_names: bool) -> None:
         if isinstance(resource, GatewayDnsResource) and keeps_names:
@@ -221,8 +249,3 @@ class ClientOnGateway:
 def _is_reachable(address: IpAddress) -> bool:
     hidden = is_tunnel_address(address) or is_proxy_address(address) or is_sentinel(address)
     return not (hidden or address.is_loopback or address.is_multicast or address.is_unspecified)
-
-
-def _inside(packet: Packet) -> Side:
-    """What the native module calls the packet's `inside`."""
-    return side(packet.protocol, packet.source_port if packet.icmp_id is None else packet.icmp_id, packet.destination)

@@ -55,7 +55,7 @@ from wardgate.wire.control import (
     is_control_packet,
 )
 from wardgate.wire.icmp_errors import is_translatable, quoted, translate_error, unreachable
-from wardgate.wire.ip import IpAddress, Packet, parse
+from wardgate.wire.ip import TCP, UDP, IpAddress, Packet, parse
 
 TICK_S: Final = 1.0
 MAX_PORTS_TRIED: Final = 64
@@ -129,24 +129,39 @@ class GatewayState:
             self._connections.handle_session(upcall, now)
 
     def _handle_peer_packet(self, upcall: PacketUpcall, peer: PeerIndex, now: float) -> None:
-        """Peer -> client -> what was decided of its like, or all the way."""
-        client = self._client_by_peer.get(peer)
-        target = upcall.target
-        known = client.passes.get(target) if client is not None and target is not None else None
-        if client is None or known is None:
-            self._decide(client, upcall, peer, target, now)
-        elif known.real is None:
-            self._decided.append((upcall, peer, known.authorization, b""))
+        """Peer -> client -> what holds for its target -> translation; what is neither TCP nor UDP goes the long way."""
+        client, target = self._client_by_peer.get(peer), upcall.target
+        if client is None or target is None or target[0] not in (TCP, UDP):
+            self._handle_other_packet(client, upcall, peer, now)
+            return
+        inside = Side(upcall.inside or b"")
+        admission = client.passes.get(target) or client.admit_target(target, inside, self._own)
+        if isinstance(admission, Refuse):
+            self._refuse(client, upcall.packet, admission, now)
+            return
+        outside = b"" if admission.real is None else client.nat.bind(inside, admission.real, now)
+        if outside is None:
+            self.counters["dropped_nat_full"] += 1
         else:
-            outside = client.nat.bind(Side(upcall.inside or b""), known.real, now)
-            if outside is None:
-                self.counters["dropped_nat_full"] += 1
-            else:
-                self._decided.append((upcall, peer, known.authorization, outside))
+            self._decided.append((upcall, peer, admission.authorization, outside))
 
-    def _decide(
-        self, client: ClientOnGateway | None, upcall: PacketUpcall, peer: PeerIndex, target: bytes | None, now: float
+    def _refuse(self, client: ClientOnGateway, raw: bytes, refusal: Refuse, now: float) -> None:
+        """Answers a packet that may not pass, unless it was sent to everybody."""
+        packet = self._parse(raw)
+        if packet is None:
+            return
+        if packet.destination.is_multicast:
+            self.counters["dropped_multicast"] += 1
+            return
+        self.counters[f"refused_{refusal.reason}"] += 1
+        answer = unreachable(packet, refusal.why)
+        if answer is not None:
+            self._connections.send(client.client_id, answer, now)
+
+    def _handle_other_packet(
+        self, client: ClientOnGateway | None, upcall: PacketUpcall, peer: PeerIndex, now: float
     ) -> None:
+        """Takes probes, control packets, and what else is neither TCP nor UDP of a client."""
         if self._connections.handle_probe(upcall, now):
             return
         if client is None:
@@ -162,17 +177,13 @@ class GatewayState:
         if packet.destination.is_multicast:
             self.counters["dropped_multicast"] += 1
             return
-        match client.decide(packet, self._own, now, target):
+        match client.decide(packet, self._own, now):
+            case Forward() if upcall.target is None:
+                self._packets.append(packet.raw)
             case Forward(number, _, outside):
-                if target is None:
-                    self._packets.append(packet.raw)
-                else:
-                    self._decided.append((upcall, peer, number, outside or b""))
-            case Refuse(why, reason):
-                self.counters[f"refused_{reason}"] += 1
-                answer = unreachable(packet, why)
-                if answer is not None:
-                    self._connections.send(client.client_id, answer, now)
+                self._decided.append((upcall, peer, number, outside or b""))
+            case Refuse() as refusal:
+                self._refuse(client, upcall.packet, refusal, now)
             case Drop(reason):
                 self.counters[f"dropped_{reason}"] += 1
 

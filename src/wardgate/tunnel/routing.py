@@ -5,17 +5,16 @@ is the one whose filter permits the packet, then the one with the more specific 
 then the higher resource id. An entry is returned even if its filter denies, so that the caller can refuse the packet.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from wardgate.ids import ResourceId
 from wardgate.tunnel.filters import ALLOW_ALL, Filters
 from wardgate.tunnel.ranges import IpNetwork, is_proxy_address, is_tunnel_address
 from wardgate.wire.ip import IpAddress
 
-CACHED_LOOKUPS: Final = 1024
 MAX_NAME_ROUTES: Final = 262_144
 
 
@@ -37,7 +36,15 @@ class Route:
     is_internet: bool = False
 
 
-_Key = tuple[IpAddress, int, int]
+class _PrefixTable(NamedTuple):
+    """Networks of one prefix length, by the bits that they have in common."""
+
+    shift: int
+    by_base: dict[int, dict[ResourceId, Route]]
+
+
+def _shift(table: _PrefixTable) -> int:
+    return table.shift
 
 
 class RoutingTable:
@@ -46,20 +53,21 @@ class RoutingTable:
     def __init__(self) -> None:
         self._names: dict[IpAddress, dict[tuple[ResourceId, str], Route]] = {}
         self._name_count = 0
-        self._networks: dict[tuple[int, int], dict[int, dict[ResourceId, Route]]] = {}
+        self._tables: dict[int, list[_PrefixTable]] = {4: [], 6: []}
         self._internet: dict[ResourceId, Route] = {}
         self._networks_of: dict[ResourceId, dict[IpNetwork, None]] = {}
         self._names_of: dict[ResourceId, dict[tuple[IpAddress, str], None]] = {}
-        self._cache: OrderedDict[_Key, Route | None] = OrderedDict()
         self.refused_name_routes = 0
 
     def add_network(self, network: IpNetwork, resource_id: ResourceId, filters: Filters) -> None:
         """Routes a network to a resource."""
-        by_address = self._networks.setdefault((network.version, network.prefixlen), {})
-        entries = by_address.setdefault(int(network.network_address), {})
+        tables, shift = self._tables[network.version], network.max_prefixlen - network.prefixlen
+        at = bisect_left(tables, shift, key=_shift)
+        if at == len(tables) or tables[at].shift != shift:
+            tables.insert(at, _PrefixTable(shift, {}))
+        entries = tables[at].by_base.setdefault(int(network.network_address) >> shift, {})
         entries[resource_id] = Route(resource_id, filters)
         self._networks_of.setdefault(resource_id, {})[network] = None
-        self._cache.clear()
 
     def add_name(
         self, address: IpAddress, resource_id: ResourceId, domain: str, filters: Filters, rank: tuple[int, ...] = ()
@@ -73,43 +81,40 @@ class RoutingTable:
             self._name_count += 1
         entries[resource_id, domain] = Route(resource_id, filters, domain, rank)
         self._names_of.setdefault(resource_id, {})[address, domain] = None
-        self._cache.clear()
 
     def add_internet(self, resource_id: ResourceId) -> None:
         """Routes everything that no other resource covers to this one."""
         self._internet[resource_id] = Route(resource_id, ALLOW_ALL, is_internet=True)
-        self._cache.clear()
 
     def remove(self, resource_id: ResourceId) -> None:
         """Forgets every route of a resource."""
         for network in self._networks_of.pop(resource_id, {}):
-            size, base = (network.version, network.prefixlen), int(network.network_address)
-            del self._networks[size][base][resource_id]
-            if not self._networks[size][base]:
-                del self._networks[size][base]
-            if not self._networks[size]:
-                del self._networks[size]
+            tables, shift = self._tables[network.version], network.max_prefixlen - network.prefixlen
+            at = bisect_left(tables, shift, key=_shift)
+            by_base, base = tables[at].by_base, int(network.network_address) >> shift
+            del by_base[base][resource_id]
+            if not by_base[base]:
+                del by_base[base]
+            if not by_base:
+                del tables[at]
         for address, domain in self._names_of.pop(resource_id, {}):
             del self._names[address][resource_id, domain]
             self._name_count -= 1
             if not self._names[address]:
                 del self._names[address]
         self._internet.pop(resource_id, None)
-        self._cache.clear()
 
     def clear_names(self) -> None:
         """Forgets what stands behind every proxy IP."""
         self._names.clear()
         self._names_of.clear()
         self._name_count = 0
-        self._cache.clear()
 
     def refilter(self, resource_id: ResourceId, filters: Filters) -> None:
         """Gives the names of a resource other filters."""
         for address, domain in self._names_of.get(resource_id, {}):
             entries = self._names[address]
             entries[resource_id, domain] = replace(entries[resource_id, domain], filters=filters)
-        self._cache.clear()
 
     def has_internet(self) -> bool:
         """Whether an Internet resource is among the routes."""
@@ -122,22 +127,30 @@ class RoutingTable:
             protocol: The IP protocol number.
             port: The destination port, 0 for protocols without.
         """
-        key = (destination, protocol, port)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        route = self._find(destination, protocol, port)
-        self._cache[key] = route
-        if len(self._cache) > CACHED_LOOKUPS:
-            self._cache.popitem(last=False)
-        return route
+        names = self._names.get(destination)
+        if names:
+            return max(
+                names.values(),
+                key=lambda one: (one.filters.permits(protocol, port), one.rank, one.resource_id),
+            )
+        denying = None
+        for by_resource in self._networks_around(destination):
+            permitting = [one for one in by_resource if one.filters.permits(protocol, port)]
+            if permitting:
+                return max(permitting, key=_resource_id)
+            denying = denying or max(by_resource, key=_resource_id)
+        if denying is not None:
+            return denying
+        if self._internet and not is_tunnel_address(destination) and not is_proxy_address(destination):
+            return self._internet[max(self._internet)]
+        return None
 
     def covers(self, resource_ids: Iterable[ResourceId], address: IpAddress) -> bool:
         """Whether the address is one of these resources', whatever its ports."""
         wanted = set(resource_ids)
         if any(route.resource_id in wanted for route in self._names.get(address, {}).values()):
             return True
-        if any(route.resource_id in wanted for _, route in self._networks_around(address)):
+        if any(route.resource_id in wanted for routes in self._networks_around(address) for route in routes):
             return True
         return bool(wanted & self._internet.keys()) and not is_tunnel_address(address) and not is_proxy_address(address)
 
@@ -145,26 +158,14 @@ class RoutingTable:
         """Every route behind a proxy IP."""
         return tuple(self._names.get(address, {}).values())
 
-    def _find(self, destination: IpAddress, protocol: int, port: int) -> Route | None:
-        names = self._names.get(destination)
-        if names:
-            return max(
-                names.values(),
-                key=lambda one: (one.filters.permits(protocol, port), one.rank, one.resource_id),
-            )
-        networks = list(self._networks_around(destination))
-        if networks:
-            return max(networks, key=lambda one: (one[1].filters.permits(protocol, port), one[0], one[1].resource_id))[
-                1
-            ]
-        if self._internet and not is_tunnel_address(destination) and not is_proxy_address(destination):
-            return self._internet[max(self._internet)]
-        return None
+    def _networks_around(self, address: IpAddress) -> Iterator[Collection[Route]]:
+        """The routes of each network that has the address, the longest prefix first."""
+        value = int(address)
+        for shift, by_base in self._tables[address.version]:
+            found = by_base.get(value >> shift)
+            if found:
+                yield found.values()
 
-    def _networks_around(self, address: IpAddress) -> Iterator[tuple[int, Route]]:
-        bits, value = address.max_prefixlen, int(address)
-        for (version, length), by_address in self._networks.items():
-            if version == address.version:
-                base = (value >> (bits - length)) << (bits - length)
-                for route in by_address.get(base, {}).values():
-                    yield length, route
+
+def _resource_id(route: Route) -> ResourceId:
+    return route.resource_id

@@ -1,8 +1,11 @@
 from ipaddress import ip_address, ip_network
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from wardgate.ids import ResourceId
 from wardgate.tunnel.filters import ALLOW_ALL, Filters
-from wardgate.tunnel.routing import CACHED_LOOKUPS, RoutingTable
+from wardgate.tunnel.routing import RoutingTable
 from wardgate.wire.ip import ICMP, TCP
 from wardgate.wire.portal import Filter
 
@@ -129,9 +132,29 @@ def test_covers_says_whose_sources_are_fine() -> None:
     assert not table.covers([C], ip_address("100.64.0.9"))
 
 
-def test_the_cache_is_bounded_and_right() -> None:
-    table = RoutingTable()
-    table.add_network(ip_network("10.0.0.0/8"), A, HTTP)
+networks = st.sampled_from(["10.0.0.0/8", "10.9.0.0/16", "10.9.0.0/24", "10.9.0.2/32", "fd00:9::/64", "fd00:9::2/128"])
 
-    for port in range(3 * CACHED_LOOKUPS):
-        assert resource_of(table, "10.1.1.1", TCP, port) == A
+
+@given(
+    st.lists(st.tuples(networks, st.sampled_from([A, B, C]), st.booleans(), st.booleans())),
+    st.sampled_from(["10.9.0.2", "10.9.0.3", "10.9.7.7", "10.1.1.1", "192.0.2.1", "fd00:9::2", "fd00:9::3"]),
+)
+def test_of_all_networks_around_the_permitting_then_the_longest_then_the_highest_wins(
+    steps: list[tuple[str, ResourceId, bool, bool]], address: str
+) -> None:
+    table = RoutingTable()
+    routes: dict[tuple[str, ResourceId], bool] = {}
+    for text, resource_id, is_permitting, is_removed in steps:
+        table.add_network(ip_network(text), resource_id, HTTP if is_permitting else PING)
+        routes[text, resource_id] = is_permitting
+        if is_removed:
+            table.remove(resource_id)
+            routes = {key: value for key, value in routes.items() if key[1] != resource_id}
+
+    around = [
+        (is_permitting, ip_network(text).prefixlen, resource_id)
+        for (text, resource_id), is_permitting in routes.items()
+        if ip_address(address) in ip_network(text)
+    ]
+
+    assert resource_of(table, address, TCP, 80) == (max(around)[2] if around else None)
