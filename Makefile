@@ -67,10 +67,6 @@ bench-flows: setup
 bench-memory: setup
 	@$(VENV)/python -m bench.memory
 
-.PHONY: bench-loop
-bench-loop: setup
-	@$(VENV)/python -m bench.loop
-
 .PHONY: clean
 clean:
 	rm -rf target .venv bench/.cache src/wardgate/_fastpath*.so .mypy_cache .ruff_cache .pytest_cache
