@@ -13,7 +13,6 @@ import wardgate
 
 pytestmark = pytest.mark.netns
 
-NOBODY = 65_534
 PROGRAM = """
 import importlib.util, os, tempfile
 from wardgate.lab import Lab, Link, capture, topologies
@@ -33,6 +32,19 @@ with Lab(topologies.demo(gateway_link=Link(delay_ms))) as lab:
     lab.set_link("client-nat", Link(loss=1))
     assert client.run(["ping", "-c1", "-W1", "portal"]).returncode == 1
 print("done")
+"""
+
+
+# Some systems leave the TUN device to root alone. In a mount namespace of its own, nobody gets one as udev makes it.
+AS_NOBODY = """
+set -e
+mkdir "$1"
+mount -t tmpfs -o mode=755 tmpfs "$1"
+mknod "$1/tun" c 10 200
+chmod 666 "$1/tun"
+mount --bind "$1/tun" /dev/net/tun
+shift
+exec setpriv --reuid 65534 --regid 65534 --clear-groups -- "$@"
 """
 
 
@@ -67,10 +79,7 @@ def run_as_nobody(tmp_path: Path) -> subprocess.CompletedProcess[str]:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return subprocess.run(
-        [python, "-c", PROGRAM],
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
+        ["unshare", "--mount", "sh", "-c", AS_NOBODY, "sh", str(tmp_path / "dev"), python, "-c", PROGRAM],
         env=environment,
         cwd="/",
         capture_output=True,
