@@ -17,6 +17,7 @@ class Bar(NamedTuple):
 
     Attributes:
         limit: At least this much, or at most if `is_ceiling`.
+        aim: What we want; `None` if nobody said.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Bar(NamedTuple):
     unit: str
     limit: float
     is_ceiling: bool = False
+    aim: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -37,6 +39,8 @@ class Bar(NamedTuple):
             "value": round(self.value, 3),
             "unit": self.unit,
             "limit": self.limit,
+            "is_ceiling": self.is_ceiling,
+            "aim": self.aim,
             "holds": self.holds,
         }
 

@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-from bench.ratio_bars import Bar, read_bars
+from bench.bars import RESULTS, Bar
+from bench.ratio_bars import read_bars
 from wardgate.errors import WardgateError
 
-RESULTS = Path(__file__).parent / "results"
 OTHERS = ("flows", "memory")
 """Each is `python -m bench.NAME`, and leaves `results/NAME.json`."""
 

@@ -1,43 +1,12 @@
 """The bars: what the product is held to, as ratios within one run."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from bench.bars import Bar
 from bench.results import Results
 from bench.statistics import median
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One row of the table of bars.
-
-    Attributes:
-        name: What is compared with what.
-        unit: `x` for a ratio.
-        limit: What has to be reached.
-        aim: What we want.
-        at_most: Whether lower is better.
-        value: What was measured; `None` if it was not.
-    """
-
-    name: str
-    unit: str
-    limit: float
-    aim: float
-    at_most: bool = False
-    value: float | None = None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the limit is kept; what was not measured does not hold."""
-        if self.value is None:
-            return False
-        return self.value <= self.limit if self.at_most else self.value >= self.limit
-
-    def as_json(self) -> dict[str, Any]:
-        """With `holds`, as other benchmarks and the reports have it."""
-        return {**asdict(self), "holds": self.holds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +19,12 @@ class _Ratio:
     theirs: str
     limit: float
     aim: float
-    at_most: bool = False
+    is_ceiling: bool = False
 
-    def bar(self, results: Results) -> Bar:
-        ratios = [ratio for row, key in self.measured for ratio in results.ratios(row, key, self.ours, self.theirs)]
-        return Bar(self.name, "x", self.limit, self.aim, self.at_most, median(ratios))
+    def bar(self, results: Results) -> Bar | None:
+        every = [ratio for row, key in self.measured for ratio in results.ratios(row, key, self.ours, self.theirs)]
+        value = median(every)
+        return None if value is None else Bar(self.name, value, "x", self.limit, self.is_ceiling, self.aim)
 
 
 def _rate(*rows: str) -> tuple[tuple[str, str], ...]:
@@ -74,24 +44,26 @@ _RATIOS = (
     _Ratio("one TCP flow up, against plain forwarding", _rate("tcp-up"), _OURS, "plain", 0.25, 0.45),
     _Ratio("10 TCP flows, against wireguard-go", _rate("tcp-10"), _OURS, _GO, 1.35, 2),
     _Ratio("UDP packets of 100 bytes, against wireguard-go", _SMALL, _OURS, _GO, 1.5, 3),
-    _Ratio("processor time per gigabyte, against wireguard-go", _CPU, _OURS, _GO, 0.75, 0.5, at_most=True),
+    _Ratio("processor time per gigabyte, against wireguard-go", _CPU, _OURS, _GO, 0.75, 0.5, is_ceiling=True),
     _Ratio("DNS against CIDR resource, TCP", _rate("tcp-down", "tcp-up", "tcp-10"), "wardgate-dns", _OURS, 0.95, 0.99),
     _Ratio("relayed against direct, TCP", _rate("tcp-down", "tcp-up"), "wardgate-relayed", _OURS, 0.4, 0.6),
-    _Ratio(f"{_BESIDE} down, against wireguard-go", (("latency-down", "p99_ms"),), _OURS, _GO, 1.0, 0.5, at_most=True),
-    _Ratio(f"{_BESIDE} up, against wireguard-go", (("latency-up", "p99_ms"),), _OURS, _GO, 1.0, 0.5, at_most=True),
+    _Ratio(
+        f"{_BESIDE} down, against wireguard-go", (("latency-down", "p99_ms"),), _OURS, _GO, 1.0, 0.5, is_ceiling=True
+    ),
+    _Ratio(f"{_BESIDE} up, against wireguard-go", (("latency-up", "p99_ms"),), _OURS, _GO, 1.0, 0.5, is_ceiling=True),
     _Ratio("one TCP flow at 20 ms each way, against plain forwarding", _rate("tcp-20ms"), _OURS, "plain", 0.5, 0.9),
 )
 
 
 def bars_of(results: Results) -> list[Bar]:
     """All bars that this run has figures for."""
-    return [bar for bar in (ratio.bar(results) for ratio in _RATIOS) if bar.value is not None]
+    return [bar for bar in (ratio.bar(results) for ratio in _RATIOS) if bar is not None]
 
 
 def read_bars(document: Any) -> list[Bar]:
-    """The bars in another benchmark's JSON: `bars`, a list of objects with `name`, `value`, `unit`, `limit`, `holds`.
+    """The bars in a benchmark's JSON: `bars`, a list of what `Bar.as_json` gives.
 
-    Whether a lower value is better is in `at_most`, or follows from `holds`; without an `aim`, the limit is one.
+    Without `is_ceiling`, which way is good follows from `holds`.
 
     Raises:
         ValueError: There is no such list.
@@ -103,9 +75,9 @@ def read_bars(document: Any) -> list[Bar]:
 
 
 def _read_bar(found: dict[str, Any]) -> Bar:
-    value, limit = float(found["value"]), float(found["limit"])
-    at_most = bool(found.get("at_most", (value <= limit) == bool(found["holds"]) and value != limit))
-    return Bar(str(found["name"]), str(found["unit"]), limit, float(found.get("aim", limit)), at_most, value)
+    value, limit, aim = float(found["value"]), float(found["limit"]), found.get("aim")
+    is_ceiling = bool(found.get("is_ceiling", value != limit and (value < limit) == bool(found["holds"])))
+    return Bar(str(found["name"]), value, str(found["unit"]), limit, is_ceiling, None if aim is None else float(aim))
 
 
 def held(bars: Sequence[Bar]) -> str:

@@ -4,15 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.bars import Bar
 from bench.cast import ENTRIES
 from bench.options import Options
-from bench.ratio_bars import Bar, bars_of, held
+from bench.ratio_bars import bars_of, held
 from bench.results import Results, shown
 from bench.rows import FIGURES, Figure
 
 BASES = ("openvpn", "wireguard-go", "gotatun", "plain")
 OURS = ("wardgate", "wardgate-dns", "wardgate-relayed")
 NOTHING = "–"
+FEW = 100
+"""Bars above it are shown without decimals."""
 
 
 @dataclass
@@ -123,8 +126,10 @@ def bar_table(bars: Sequence[Bar]) -> str:
     """The bars, with what was measured."""
     rows = []
     for bar in bars:
-        limit = f"{'at most' if bar.at_most else 'at least'} {bar.limit:g} {bar.unit}"
-        rows.append([bar.name, limit, f"{bar.aim:g}", _number(bar.value, 2), "yes" if bar.holds else "**no**"])
+        limit = f"{'at most' if bar.is_ceiling else 'at least'} {bar.limit:,g} {bar.unit}"
+        aim = NOTHING if bar.aim is None else f"{bar.aim:,g}"
+        digits = 2 if bar.limit < FEW else 0
+        rows.append([bar.name, limit, aim, _number(bar.value, digits), "yes" if bar.holds else "**no**"])
     return table(["", "bar", "aim", "measured", "holds"], rows)
 
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import machine, peers, plot
+from bench.bars import RESULTS
 from bench.options import Options, parse
-from bench.others import RESULTS, OtherFailed, run_other
+from bench.others import OtherFailed, run_other
 from bench.ratio_bars import held
 from bench.report import Report
 from bench.run import Runner

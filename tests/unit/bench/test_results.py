@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from bench.bars import Bar
 from bench.options import Options
-from bench.ratio_bars import Bar, bars_of, held, read_bars
+from bench.ratio_bars import bars_of, held, read_bars
 from bench.report import Report, bar_table, table
 from bench.results import Results, Sample
 from bench.rows import FIGURES, Better, Figure
@@ -83,15 +84,15 @@ def test_cost_bar_takes_both_directions_and_is_kept_from_below() -> None:
     (bar,) = bars_of(results(wardgate=costs(3.0, 5.0), wireguard_go=costs(10.0, 10.0)))
 
     assert bar.value == pytest.approx(0.4)
-    assert bar.at_most and bar.holds
+    assert bar.is_ceiling
+    assert bar.holds
 
 
-def test_limit_itself_is_enough_and_nothing_is_not() -> None:
-    assert Bar("a", "x", 2.0, 3.0, value=2.0).holds
-    assert not Bar("a", "x", 2.0, 3.0, value=1.99).holds
-    assert Bar("a", "x", 2.0, 1.0, at_most=True, value=2.0).holds
-    assert not Bar("a", "x", 2.0, 1.0, at_most=True, value=2.01).holds
-    assert not Bar("a", "x", 0.0, 0.0).holds
+def test_limit_itself_is_enough() -> None:
+    assert Bar("a", 2.0, "x", limit=2.0).holds
+    assert not Bar("a", 1.99, "x", limit=2.0).holds
+    assert Bar("a", 2.0, "x", limit=2.0, is_ceiling=True).holds
+    assert not Bar("a", 2.01, "x", limit=2.0, is_ceiling=True).holds
 
 
 def test_bars_of_another_benchmark_say_by_holding_which_way_is_good() -> None:
@@ -100,8 +101,8 @@ def test_bars_of_another_benchmark_say_by_holding_which_way_is_good() -> None:
 
     bars = read_bars({"bars": [floor, ceiling]})
 
-    assert [(bar.at_most, bar.holds) for bar in bars] == [(False, True), (True, False)]
-    assert [bar.at_most for bar in read_bars({"bars": [bar.as_json() for bar in bars]})] == [False, True]
+    assert [(bar.is_ceiling, bar.holds) for bar in bars] == [(False, True), (True, False)]
+    assert [bar.is_ceiling for bar in read_bars({"bars": [bar.as_json() for bar in bars]})] == [False, True]
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"bars": [{"name": "x"}]}, {"bars": 5}])
@@ -139,7 +140,7 @@ def test_table_is_markdown_with_aligned_columns() -> None:
 
 
 def test_bar_that_does_not_hold_stands_out() -> None:
-    text = bar_table([Bar("fast", "x", 2.0, 3.0, value=1.5)])
+    text = bar_table([Bar("fast", 1.5, "x", 2.0)])
 
     assert "at least 2 x" in text
     assert "**no**" in text
