@@ -141,35 +141,23 @@ pub struct Flow {
     is_reset: AtomicBool,
     /// Removed, replaced, or its ports used by a new connection.
     is_gone: AtomicBool,
+    is_translated: bool,
+    to_peer: Rewrite,
+    to_tun: Rewrite,
     idle: Idle,
-    // Boxed, because most flows change nothing.
-    to_peer: Option<Box<Rewrite>>,
-    to_tun: Option<Box<Rewrite>>,
     outbound: Tally,
     inbound: Tally,
     created_at: f64,
     last_used_at: AtomicTime,
     last_outbound_at: AtomicTime,
-    ended: Arc<Ended>,
 }
 
 impl Flow {
     #[must_use]
-    pub fn new(
-        id: u64,
-        peer: Arc<Peer>,
-        authorization: u64,
-        keys: Keys,
-        idle: Idle,
-        ended: &Arc<Ended>,
-        now: f64,
-    ) -> Self {
-        let (to_peer, to_tun) = if keys.tun == keys.peer.reversed() {
-            (None, None)
-        } else {
-            let (as_peer, as_tun) = (keys.peer.reversed(), keys.tun.reversed());
-            (Rewrite::new(ends(&keys.tun), ends(&as_peer)), Rewrite::new(ends(&keys.peer), ends(&as_tun)))
-        };
+    pub fn new(id: u64, peer: Arc<Peer>, authorization: u64, keys: Keys, idle: Idle, now: f64) -> Self {
+        let is_translated = keys.tun != keys.peer.reversed();
+        let (to_peer, to_tun) =
+            (Rewrite::new(&keys.tun, &keys.peer.reversed()), Rewrite::new(&keys.peer, &keys.tun.reversed()));
         Self {
             id,
             peer,
@@ -179,6 +167,7 @@ impl Flow {
             fins: AtomicU8::new(0),
             is_reset: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
+            is_translated,
             idle,
             to_peer,
             to_tun,
@@ -187,7 +176,6 @@ impl Flow {
             created_at: now,
             last_used_at: AtomicTime::new(now),
             last_outbound_at: AtomicTime::new(now),
-            ended: Arc::clone(ended),
         }
     }
 
@@ -289,21 +277,21 @@ impl Flow {
             self.is_reset.store(true, Relaxed);
         }
         if !was_over && (tcp_flags & RST != 0 || self.fins.load(Relaxed) == 3) {
-            self.ended.push(self.id);
+            self.peer.ended.push(self.id);
         }
     }
 
     /// Makes a packet from the TUN device look as it does inside the tunnel.
     pub fn rewrite_to_peer(&self, packet: &mut [u8], headers: &Headers) {
-        if let Some(rewrite) = &self.to_peer {
-            rewrite.apply(packet, headers);
+        if self.is_translated {
+            self.to_peer.apply(packet, headers, &self.keys.peer.reversed());
         }
     }
 
     /// Makes a packet from the tunnel look as it does on the TUN device.
     pub fn rewrite_to_tun(&self, packet: &mut [u8], headers: &Headers) {
-        if let Some(rewrite) = &self.to_tun {
-            rewrite.apply(packet, headers);
+        if self.is_translated {
+            self.to_tun.apply(packet, headers, &self.keys.tun.reversed());
         }
     }
 
@@ -338,66 +326,53 @@ impl Flow {
     }
 }
 
-type Ends = (SocketAddr, SocketAddr);
-
-fn ends(key: &FlowKey) -> Ends {
-    (key.source(), key.destination())
-}
-
-/// New addresses and ports, with what they change about the checksums.
+/// What another look changes about a packet's checksums.
+#[derive(Debug, Clone, Copy)]
 struct Rewrite {
-    /// Source and destination as they lie in an IP header; IPv4 uses the first 8 bytes.
-    addresses: [u8; 32],
-    ports: [u8; 4],
-    address_delta: u64,
-    port_delta: u64,
-    identifier_delta: u64,
+    addresses: u16,
+    ports: u16,
+    identifier: u16,
 }
 
 impl Rewrite {
-    /// `None` if nothing changes.
-    fn new(old: Ends, new: Ends) -> Option<Box<Self>> {
-        if (old.0.ip(), old.1.ip(), old.0.port(), old.1.port()) == (new.0.ip(), new.1.ip(), new.0.port(), new.1.port())
-        {
-            return None;
+    /// For packets that look like `old` and are to look like `new`.
+    fn new(old: &FlowKey, new: &FlowKey) -> Self {
+        let delta = |old: &[u8], new: &[u8]| checksum::fold(checksum::delta(old, new));
+        Self {
+            addresses: delta(&old.address_bytes(), &new.address_bytes()),
+            ports: delta(&old.port_bytes(), &new.port_bytes()),
+            identifier: delta(&old.port_bytes()[..2], &new.port_bytes()[..2]),
         }
-        let (old_addresses, new_addresses) = (addresses(old), addresses(new));
-        let (old_ports, new_ports) = (ports(old), ports(new));
-        Some(Box::new(Self {
-            addresses: new_addresses,
-            ports: new_ports,
-            address_delta: checksum::delta(&old_addresses, &new_addresses),
-            port_delta: checksum::delta(&old_ports, &new_ports),
-            identifier_delta: checksum::delta(&old_ports[..2], &new_ports[..2]),
-        }))
     }
 
-    fn apply(&self, packet: &mut [u8], headers: &Headers) {
+    /// Makes a packet look like `new`.
+    fn apply(self, packet: &mut [u8], headers: &Headers, new: &FlowKey) {
         let range = headers.addresses();
         let len = range.len();
-        packet[range].copy_from_slice(&self.addresses[..len]);
+        packet[range].copy_from_slice(&new.address_bytes()[..len]);
         if !headers.is_v6 {
-            patch(packet, 10, self.address_delta);
+            patch(packet, 10, u64::from(self.addresses));
         }
         let at = headers.transport;
+        let both = u64::from(self.addresses) + u64::from(self.ports);
         match headers.protocol {
             TCP => {
-                packet[at..at + 4].copy_from_slice(&self.ports);
-                patch(packet, at + 16, self.address_delta + self.port_delta);
+                packet[at..at + 4].copy_from_slice(&new.port_bytes());
+                patch(packet, at + 16, both);
             }
             UDP => {
-                packet[at..at + 4].copy_from_slice(&self.ports);
+                packet[at..at + 4].copy_from_slice(&new.port_bytes());
                 if packet[at + 6..at + 8] != [0, 0] {
-                    patch(packet, at + 6, self.address_delta + self.port_delta);
+                    patch(packet, at + 6, both);
                     if packet[at + 6..at + 8] == [0, 0] {
                         packet[at + 6..at + 8].copy_from_slice(&[0xff, 0xff]);
                     }
                 }
             }
             ICMP | ICMPV6 => {
-                packet[at + 4..at + 6].copy_from_slice(&self.ports[..2]);
-                let addresses = if headers.is_v6 { self.address_delta } else { 0 };
-                patch(packet, at + 2, addresses + self.identifier_delta);
+                packet[at + 4..at + 6].copy_from_slice(&new.port_bytes()[..2]);
+                let addresses = if headers.is_v6 { u64::from(self.addresses) } else { 0 };
+                patch(packet, at + 2, addresses + u64::from(self.identifier));
             }
             _ => {}
         }
@@ -409,25 +384,12 @@ fn patch(packet: &mut [u8], at: usize, delta: u64) {
     packet[at..at + 2].copy_from_slice(&field);
 }
 
-fn addresses((source, destination): Ends) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    match (source, destination) {
-        (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
-            bytes[..4].copy_from_slice(&source.ip().octets());
-            bytes[4..8].copy_from_slice(&destination.ip().octets());
-        }
-        (SocketAddr::V6(source), SocketAddr::V6(destination)) => {
-            bytes[..16].copy_from_slice(&source.ip().octets());
-            bytes[16..].copy_from_slice(&destination.ip().octets());
-        }
-        _ => unreachable!("keys have both addresses of one family"),
-    }
-    bytes
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn ports((source, destination): Ends) -> [u8; 4] {
-    let mut bytes = [0; 4];
-    bytes[..2].copy_from_slice(&source.port().to_be_bytes());
-    bytes[2..].copy_from_slice(&destination.port().to_be_bytes());
-    bytes
+    #[test]
+    fn a_flow_is_small() {
+        assert!(size_of::<Flow>() <= 184, "{}", size_of::<Flow>());
+    }
 }

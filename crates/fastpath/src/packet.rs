@@ -85,6 +85,23 @@ impl FlowKey {
         (&self.source[..len], &self.destination[..len])
     }
 
+    /// Source and destination as they lie in an IP header; IPv4 uses the first 8 bytes.
+    #[must_use]
+    pub fn address_bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let (source, destination) = self.addresses();
+        bytes[..source.len()].copy_from_slice(source);
+        bytes[source.len()..2 * source.len()].copy_from_slice(destination);
+        bytes
+    }
+
+    /// The ports as they lie in a transport header.
+    #[must_use]
+    pub fn port_bytes(&self) -> [u8; 4] {
+        let ([a, b], [c, d]) = (self.source_port.to_be_bytes(), self.destination_port.to_be_bytes());
+        [a, b, c, d]
+    }
+
     /// What access is decided by: protocol, destination port (0 if there is none), source and destination address.
     #[must_use]
     pub fn target(&self) -> Vec<u8> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwapOption;
 
 use crate::clock::AtomicTime;
+use crate::flow::Ended;
 use crate::session::Session;
 
 /// At most so many sessions a peer; the oldest goes.
@@ -49,11 +50,13 @@ pub struct Peer {
     /// Oldest first.
     sessions: Mutex<Vec<Arc<Session>>>,
     missing_reported_at: AtomicTime,
+    /// Of all peers of the same tables.
+    pub(crate) ended: Arc<Ended>,
 }
 
 impl Peer {
     #[must_use]
-    pub fn new(index: PeerIndex) -> Self {
+    pub fn new(index: PeerIndex, ended: Arc<Ended>) -> Self {
         Self {
             index,
             activity: Activity::default(),
@@ -61,6 +64,7 @@ impl Peer {
             sending: ArcSwapOption::empty(),
             sessions: Mutex::default(),
             missing_reported_at: AtomicTime::new(f64::NEG_INFINITY),
+            ended,
         }
     }
 

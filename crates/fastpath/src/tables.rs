@@ -139,7 +139,7 @@ impl Tables {
         if self.peers.len() >= self.bounds.peers {
             return Err(TableError::TooManyPeers);
         }
-        let peer = Arc::new(Peer::new(index));
+        let peer = Arc::new(Peer::new(index, Arc::clone(&self.ended)));
         self.peers.insert(index, PeerEntry { peer: Arc::clone(&peer), flows: BTreeSet::new() });
         Ok(peer)
     }
@@ -244,7 +244,7 @@ impl Tables {
             return Ok(Err(Refusal::Bound));
         }
         let peer = self.peer(wanted.peer)?;
-        let flow = Flow::new(id, peer, wanted.authorization, wanted.keys, wanted.idle, &self.ended, now);
+        let flow = Flow::new(id, peer, wanted.authorization, wanted.keys, wanted.idle, now);
         let flow = Arc::new(match old {
             Some(old) => flow.continuing(old),
             None => flow,
