@@ -154,9 +154,9 @@ impl Open {
         let follows = match self.headers.protocol {
             TCP => {
                 let (a, b) = (&first[self.headers.transport..self.headers.payload], &packet[self.headers.transport..]);
-                // Acknowledgement, window and options; the flags were checked for each packet.
+                // Acknowledgement, reserved bits, window and options; the flags were checked for each packet.
                 u32_at(b, 4) == self.next_sequence
-                    && a[8..12] == b[8..12]
+                    && a[8..13] == b[8..13]
                     && a[14..16] == b[14..16]
                     && a[18..] == b[18..a.len()]
             }
