@@ -105,8 +105,8 @@ impl Headers {
         if u16_at(packet, 6) & 0x3fff != 0 {
             return Err(PacketError::Fragmented);
         }
-        if header_len > 20 && has_source_route(&packet[20..header_len]) {
-            return Err(PacketError::SourceRouted);
+        if header_len > 20 {
+            check_options(&packet[20..header_len])?;
         }
         let mut key = FlowKey {
             source: [0; 16],
@@ -240,22 +240,23 @@ pub fn mark_congestion(packet: &mut [u8]) {
     }
 }
 
-fn has_source_route(mut options: &[u8]) -> bool {
+/// Refuses source routes, and a list that cannot be walked to its end: others may read on where we stop.
+fn check_options(mut options: &[u8]) -> Result<(), PacketError> {
     while let [kind, rest @ ..] = options {
         match kind {
-            0 => return false,
+            0 => return Ok(()),
             1 => options = rest,
-            131 | 137 => return true,
+            131 | 137 => return Err(PacketError::SourceRouted),
             _ => {
                 let len = rest.first().map_or(0, |len| usize::from(*len));
                 if len < 2 || len > options.len() {
-                    return false;
+                    return Err(PacketError::Malformed);
                 }
                 options = &options[len..];
             }
         }
     }
-    false
+    Ok(())
 }
 
 #[must_use]
@@ -292,8 +293,14 @@ mod tests {
 
     #[test]
     fn a_source_route_hides_behind_padding_options() {
-        assert!(has_source_route(&[1, 1, 68, 4, 0, 0, 131, 3]));
-        assert!(!has_source_route(&[1, 68, 4, 0, 0, 0, 131, 3]));
-        assert!(!has_source_route(&[7, 200, 131]));
+        assert_eq!(check_options(&[1, 1, 68, 4, 0, 0, 131, 3]), Err(PacketError::SourceRouted));
+        assert_eq!(check_options(&[1, 68, 4, 0, 0, 0, 131, 3]), Ok(()));
+    }
+
+    #[test]
+    fn an_option_that_lies_about_its_length_may_hide_a_source_route() {
+        for options in [&[7, 200, 131][..], &[7, 0, 131, 3], &[7, 1, 131, 3], &[1, 1, 7]] {
+            assert_eq!(check_options(options), Err(PacketError::Malformed));
+        }
     }
 }
