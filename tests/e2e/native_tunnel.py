@@ -109,7 +109,7 @@ def link(space: str, ip: str, ip6: str, other: str, other_ip: str, other_ip6: st
 
 @dataclass
 class End:
-    """One end of the tunnel, and a loop that lets every flow through."""
+    """One end of the tunnel, and a loop that lets every flow through, each authorized by its destination port."""
 
     engine: Engine
     tun: TunDevice
@@ -118,6 +118,19 @@ class End:
     from_peer: bool
     flows: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
+    deciding: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Starts the native threads, and one that decides."""
+        self.io.start()
+        self.deciding = threading.Thread(target=self.decide, daemon=True)
+        self.deciding.start()
+
+    def stop_deciding(self) -> None:
+        """Lets no flow through from now on but those that are installed."""
+        self.stopping.set()
+        if self.deciding is not None:
+            self.deciding.join(5)
 
     def decide(self) -> None:
         while not self.stopping.wait(0.0005):
@@ -143,7 +156,7 @@ class End:
         flow = Flow(
             flow_id=self.flows,
             peer=PEER,
-            authorization=1,
+            authorization=ports[1],
             protocol=protocol,
             inner_source=ends[0],
             inner_destination=ends[1],
@@ -160,30 +173,42 @@ class End:
             self.io.send(self.engine.handle_tun(packet, now))
 
     def close(self) -> None:
-        self.stopping.set()
+        self.stop_deciding()
         self.io.stop()
         self.tun.close()
         for one in self.sockets:
             one.close()
 
 
-def open_end(namespace: str, *, from_peer: bool, tun_offload: bool, udp_gso: bool, udp_gro: bool) -> End:
+def open_end(
+    namespace: str,
+    *,
+    from_peer: bool,
+    tun_offload: bool,
+    udp_gso: bool,
+    udp_gro: bool,
+    kernel: Callable[[], None] | None,
+) -> End:
     def opened() -> End:
+        if kernel is not None:
+            kernel()
         tun = TunDevice.open("tun0", offload=tun_offload)
         sockets = [udp_socket(socket.AF_INET), udp_socket(socket.AF_INET6)]
         engine = Engine()
         fds = {"udp4_fd": sockets[0].fileno(), "udp6_fd": sockets[1].fileno()}
         io = TunnelIo(engine, tun, **fds, udp_gso=udp_gso, udp_gro=udp_gro)
+        if kernel is not None:
+            io.start()  # what this thread changed is only for those that it starts
         return End(engine, tun, io, sockets, from_peer)
 
     return inside(namespace, opened)
 
 
-def udp_socket(family: socket.AddressFamily) -> socket.socket:
+def udp_socket(family: socket.AddressFamily, port: int = PORT) -> socket.socket:
     made = socket.socket(family, socket.SOCK_DGRAM)
     if family == socket.AF_INET6:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    made.bind(("", PORT))
+    made.bind(("", port))
     SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
     made.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 2 << 20)
     made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
@@ -192,31 +217,48 @@ def udp_socket(family: socket.AddressFamily) -> socket.socket:
 
 @contextlib.contextmanager
 def tunnel(
-    names: Names, *, tun_offload: bool = True, udp_gso: bool = True, udp_gro: bool = True, over_v6: bool = False
+    names: Names,
+    *,
+    tun_offload: bool = True,
+    udp_gso: bool = True,
+    udp_gro: bool = True,
+    over_v6: bool = False,
+    kernel: Callable[[], None] | None = None,
 ) -> Iterator[tuple[End, End]]:
-    """Opens both ends, runs a real handshake between them and routes the app's networks into the tunnel."""
+    """Opens both ends, runs a real handshake between them and routes the app's networks into the tunnel.
+
+    Args:
+        kernel: Changes the kernel for the threads of each end; called in one that starts them.
+    """
     options = {"tun_offload": tun_offload, "udp_gso": udp_gso, "udp_gro": udp_gro}
-    client = open_end(names.client, from_peer=False, **options)
-    gateway = open_end(names.gateway, from_peer=True, **options)
+    client = open_end(names.client, from_peer=False, **options, kernel=kernel)
+    gateway = open_end(names.gateway, from_peer=True, **options, kernel=kernel)
     try:
-        now = time.monotonic()
-        a, b = StaticKey.from_bytes(os.urandom(32)), StaticKey.from_bytes(os.urandom(32))
-        psk = os.urandom(32)
-        initiation, message = Initiation.start(a, b.public_key, psk, 256, bytes(12), os.urandom(32))
-        response, of_gateway = OpenedInitiation.open(b, message).respond(psk, 512, os.urandom(32))
-        client.engine.add_session(PEER, initiation.finish(response), now)
-        gateway.engine.add_session(PEER, of_gateway, now)
+        new_session(client, gateway, 1)
         wan = (CLIENT_WAN6, GATEWAY_WAN6) if over_v6 else (CLIENT_WAN, GATEWAY_WAN)
         client.engine.set_path(PEER, None, (wan[1], PORT))
         gateway.engine.set_path(PEER, (wan[1], PORT), (wan[0], PORT))
         configure(names)
         for end in (client, gateway):
-            end.io.start()
-            threading.Thread(target=end.decide, daemon=True).start()
+            end.start()
         yield client, gateway
     finally:
         client.close()
         gateway.close()
+
+
+def new_session(client: End, gateway: End, number: int) -> None:
+    """Runs a handshake, the first one or a rekeying, and installs its keys, first those that answer.
+
+    Args:
+        number: How many there were, this one included.
+    """
+    a, b, psk = StaticKey.from_bytes(os.urandom(32)), StaticKey.from_bytes(os.urandom(32)), os.urandom(32)
+    initiation, message = Initiation.start(a, b.public_key, psk, number << 8, bytes(12), os.urandom(32))
+    response, of_gateway = OpenedInitiation.open(b, message).respond(psk, number << 8 | 1, os.urandom(32))
+    now = time.monotonic()
+    gateway.engine.add_session(PEER, of_gateway, now)
+    client.engine.add_session(PEER, initiation.finish(response), now)
 
 
 def configure(names: Names) -> None:

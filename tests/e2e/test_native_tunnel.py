@@ -85,7 +85,7 @@ def test_a_revoked_flow_stops_while_it_runs(names: Names) -> None:
 
         gateway.stopping.set()
         client.stopping.set()
-        reports = gateway.engine.remove_flows(PEER, authorization=1)
+        reports = gateway.engine.remove_flows(PEER, authorization=5000)
         before = gateway.engine.counters()["packets_opened"]
         wait_for(lambda: gateway.engine.counters()["upcalls_packet"] > 1)
 

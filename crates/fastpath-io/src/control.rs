@@ -27,11 +27,20 @@ impl Control {
     pub const EMPTY: Self = Self { bytes: [0; LEN], len: 0 };
     pub const CAPACITY: usize = LEN;
 
+    /// Control messages as the kernel would leave them; what is too long is cut off.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut control = Self::EMPTY;
+        control.len = bytes.len().min(LEN);
+        control.bytes[..control.len].copy_from_slice(&bytes[..control.len]);
+        control
+    }
+
     pub fn as_mut_ptr(&mut self) -> *mut libc::c_void {
         self.bytes.as_mut_ptr().cast()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 

@@ -1,7 +1,7 @@
 //! TUN devices, UDP sockets and the threads around the packet path. The one crate with `unsafe`, which it needs for
 //! system calls alone.
 
-mod control;
+pub mod control;
 pub mod delay_line;
 pub mod event;
 pub mod io_counters;
