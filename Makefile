@@ -9,7 +9,8 @@ help:
 	@echo "make dev     the demo's lab, left running, with what to try in it"
 	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (45 minutes; bench/README.md)"
 	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
-	@echo "             make bench-flows, bench-memory, bench-loop: new flows a second, memory, what a flood keeps out"
+	@echo "             make bench-flows, bench-memory: new flows a second, memory"
+	@echo "make fuzz    every fuzz target for a minute (fuzz/README.md)"
 	@echo "make setup   system packages, virtual environment, native module"
 	@echo "make check   formatting, lints and types only"
 	@echo "make clean   remove what was built"
@@ -66,6 +67,10 @@ bench-flows: setup
 .PHONY: bench-memory
 bench-memory: setup
 	@$(VENV)/python -m bench.memory
+
+.PHONY: fuzz
+fuzz: setup
+	@exec $(VENV)/python -m fuzz.run
 
 .PHONY: clean
 clean:

@@ -299,7 +299,7 @@ def iperf(names: Names, seconds: float, *arguments: str) -> dict[str, Any]:
 
 
 def measure(seconds: float, rounds: int) -> None:
-    variants: dict[str, dict[str, bool]] = {
+    variants: dict[str, dict[str, Any]] = {
         "all offloads": {},
         "no UDP GSO/GRO": {"udp_gso": False, "udp_gro": False},
         "no TUN offload": {"tun_offload": False},

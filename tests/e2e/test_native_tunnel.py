@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,12 @@ def names() -> Iterator[Names]:
 def test_packets_pass_with_and_without_offloads(
     names: Names, tun_offload: bool, udp_offload: bool, over_v6: bool
 ) -> None:
-    options = {"tun_offload": tun_offload, "udp_gso": udp_offload, "udp_gro": udp_offload, "over_v6": over_v6}
+    options: dict[str, Any] = {
+        "tun_offload": tun_offload,
+        "udp_gso": udp_offload,
+        "udp_gro": udp_offload,
+        "over_v6": over_v6,
+    }
     with tunnel(names, **options) as (client, gateway):
         ping(names)
         for address in (APP, APP6):

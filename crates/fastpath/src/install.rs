@@ -13,7 +13,7 @@ use crate::tun_path;
 use crate::upcall::Arrival;
 
 /// A packet that no flow knows; without a peer it came from the TUN device.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Miss {
     pub peer: Option<PeerIndex>,
     pub packet: Vec<u8>,

@@ -171,7 +171,7 @@ fn octets(ip: IpAddr) -> [u8; 16] {
 }
 
 /// A packet's headers, found and checked once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headers {
     pub is_v6: bool,
     pub protocol: u8,

@@ -26,7 +26,7 @@ pub struct Arrival {
     pub channel: Option<u16>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upcall {
     /// A packet that no flow knows.
     Packet(Miss),

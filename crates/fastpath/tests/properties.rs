@@ -20,7 +20,7 @@ fn bytes(most: usize) -> impl Strategy<Value = Bytes> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_super_packet_is_cut_as_the_kernel_would(case in bytes(200)) {
@@ -79,7 +79,7 @@ fn congestion_marks_pass_in_and_out_in_all_combinations() {
         for (inner, outer) in (0..16).map(|both| (both / 4, both % 4)) {
             for dscp in [0, 46, 63] {
                 let (packet, expected) = congestion::marked(way, number, inner, dscp);
-                congestion::travels(&world, way, &packet, &expected, outer, 0);
+                congestion::travels(&world, way, &packet, &expected, outer, congestion::Damage::None);
             }
         }
     }

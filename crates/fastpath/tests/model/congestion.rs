@@ -10,7 +10,7 @@ use fastpath::virtio::VnetHeader;
 
 use super::choices::Choices;
 use super::streams::{Kind, Stream};
-use super::wire::{ICMP, ICMPV6, Ip, Packet, TCP};
+use super::wire::{ICMP, ICMPV6, Ip, Packet, TCP, Transport};
 use super::world::{MTU, Side, Way, World, address, all_ends, relay};
 
 pub const NOT_ECT: u8 = 0;
@@ -50,19 +50,43 @@ pub fn check(bytes: &[u8]) {
     if choices.flag() {
         world.go(Some(0x4005));
     }
+    if choices.one_in(4) {
+        packet.payload = ends.translated(way, &packet).summing_to_zero().payload;
+    }
     let outer = choices.byte() & 3;
-    let damage = if choices.one_in(4) { choices.byte() } else { 0 };
+    let damage = match choices.within(0..=5) {
+        4 if !packet.payload.is_empty() => Damage::Contents(choices.byte()),
+        5 if matches!(packet.transport, Transport::Udp) => Damage::NoSum,
+        _ => Damage::None,
+    };
     travels(&world, way, &packet, &ends.translated(way, &packet), outer, damage);
 }
 
-/// Sends a packet and marks its datagram on the way; a sum that was wrong by `damage` stays so.
-pub fn travels(world: &World, way: Way, packet: &Packet, expected: &Packet, outer: u8, damage: u8) {
+/// What is wrong with a packet, and must be wrong with it in the same way where it comes out.
+#[derive(Clone, Copy)]
+pub enum Damage {
+    None,
+    Contents(u8),
+    /// UDP without a checksum.
+    NoSum,
+}
+
+impl Damage {
+    fn apply(self, packet: &Packet, bytes: &mut [u8]) {
+        match self {
+            Self::None => {}
+            Self::Contents(change) => *bytes.last_mut().expect("there is a payload") ^= change,
+            Self::NoSum => bytes[packet.ip_header_len() + 6..packet.ip_header_len() + 8].fill(0),
+        }
+    }
+}
+
+/// Sends a packet and marks its datagram on the way.
+pub fn travels(world: &World, way: Way, packet: &Packet, expected: &Packet, outer: u8, damage: Damage) {
     let (sender, receiver) = world.engines(way);
     let mut queue = SendQueue::new(true);
     let mut bytes = packet.encode();
-    let last = bytes.len() - 1;
-    let is_damaged = damage != 0 && !packet.payload.is_empty();
-    bytes[last] ^= if is_damaged { damage } else { 0 };
+    damage.apply(packet, &mut bytes);
     FromTun::default().handle(sender, VnetHeader::PLAIN, &mut bytes, 1.0, &mut queue);
     let [send] = queue.sends() else { panic!("one packet is one datagram") };
     assert_eq!(send.to.ecn, outer_of(packet.ecn()));
@@ -77,8 +101,7 @@ pub fn travels(world: &World, way: Way, packet: &Packet, expected: &Packet, oute
     let mut expected = expected.clone();
     expected.set_ecn(inner_after(packet.ecn(), outer));
     let mut expected = expected.encode();
-    let last = expected.len() - 1;
-    expected[last] ^= if is_damaged { damage } else { 0 };
+    damage.apply(packet, &mut expected);
     assert_eq!(from_network.take_packets(&arena), [expected]);
 }
 

@@ -100,7 +100,8 @@ fn fragment_v6(choices: &mut Choices, packet: &Packet) -> Changed {
 }
 
 fn fragment_v4(choices: &mut Choices, mut bytes: Vec<u8>) -> Changed {
-    let field = choices.word();
+    let random = choices.word();
+    let field = choices.pick(&[0x2000, 0x4000, 0x6000, 0x2001, 0x1fff, 1, 0, random]);
     let is_fragment = field & 0x2000 != 0 || field & 0x1fff != 0;
     bytes[6..8].copy_from_slice(&field.to_be_bytes());
     (bytes, is_fragment.then_some(Reason::Fragmented))

@@ -19,7 +19,9 @@ use super::choices::Choices;
 use super::kernel::{VNET_LEN, assert_same_packets, segments, super_packet, unsummed, written};
 use super::streams::{Kind, Stream};
 use super::wire::{ICMP, ICMPV6, Packet, TCP};
-use super::world::{Account, MTU, PEER, Side, Way, World, account, address, all_ends, assert_same_accounts, relay};
+use super::world::{
+    Account, MTU, OTHER, PEER, Side, Way, World, account, address, all_ends, assert_same_accounts, relay,
+};
 
 /// One read of the TUN device, and the packets that it stands for; `None` if no such read is a packet.
 struct Read {
@@ -95,7 +97,7 @@ impl Case<'_> {
         let what = self.choices.within(0..=9);
         for world in [&mut self.batched, &mut self.single] {
             match what {
-                0 => world.rekey(now),
+                0 => world.rekey(if number % 2 == 0 { PEER } else { OTHER }, now),
                 1 => world.go(Some(0x4005)),
                 2 => world.go(Some(0x4006)), // a channel that the receiver does not know
                 3 => world.go(None),
@@ -287,7 +289,9 @@ fn lay_out(choices: &mut Choices, arena: &mut Vec<u8>, run: &[Datagram]) -> (Ran
     let stride = run[0].bytes.len();
     // Without a stride told the kernel's is the length; a greater one means the same.
     let stride = if run.len() == 1 && choices.one_in(8) { stride + choices.within(0..=70_000) } else { stride };
-    (start..arena.len(), stride)
+    let end = arena.len();
+    arena.extend(vec![0xdd; choices.within(0..=3)]); // what an earlier receive left there
+    (start..end, stride)
 }
 
 fn written_by(coalescer: &mut Coalescer, arena: &mut [u8]) -> Vec<(Vec<u8>, bool)> {

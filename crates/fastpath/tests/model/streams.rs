@@ -49,7 +49,7 @@ impl Stream {
             Ip::V6 { class: choices.pick(&[0, 2, 3, 0xb8]), label: choices.pick(&[0, 0x12345]), hop_limit: 64 }
         } else {
             let flags = choices.pick(&[DONT_FRAGMENT, 0]);
-            let options = if choices.one_in(8) { choices.pick(&OPTIONS).to_vec() } else { Vec::new() };
+            let options = if choices.one_in(8) { choices.pick(&OPTIONS[1..]).to_vec() } else { Vec::new() };
             Ip::V4 { tos: choices.pick(&[2, 0, 3, 0x28]), id: choices.word(), flags, ttl: 64, options }
         };
         let transport = match kind {
@@ -83,7 +83,10 @@ impl Stream {
             _ => self.segment,
         };
         let mut packet = self.with_payload(choices, len);
-        if choices.one_in(8) {
+        if choices.one_in(16) {
+            packet = packet.summing_to_zero();
+        }
+        if choices.one_in(6) {
             deviate(choices, &mut packet);
             if choices.flag() {
                 self.go_on_as(&packet);

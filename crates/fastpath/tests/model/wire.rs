@@ -98,6 +98,19 @@ impl Packet {
         }
     }
 
+    /// The same packet with the start of its payload such that its checksum comes out as zero, if it has so much of it.
+    pub fn summing_to_zero(&self) -> Self {
+        let mut packet = self.clone();
+        if packet.payload.len() < 2 || matches!(packet.transport, Transport::Echo { .. }) {
+            return packet;
+        }
+        packet.payload[..2].fill(0);
+        let missing =
+            !checksum(&[&packet.pseudo_header(packet.len() - packet.ip_header_len()), &packet.encode_transport()]);
+        packet.payload[..2].copy_from_slice(&(!missing).to_be_bytes());
+        packet
+    }
+
     pub fn ip_header_len(&self) -> usize {
         match &self.ip {
             Ip::V4 { options, .. } => 20 + options.len(),

@@ -15,6 +15,8 @@ use fastpath::upcall::{Signal, Upcall};
 use super::wire::{ICMP, ICMPV6, Packet, TCP, UDP};
 
 pub const PEER: u32 = 1;
+/// Another peer behind the same address, as two clients of one NAT or relay are.
+pub const OTHER: u32 = 2;
 pub const MTU: usize = 1280;
 const MOST_HANDSHAKES: u8 = 32;
 
@@ -28,6 +30,7 @@ impl Signal for Silent {
 /// One flow: its ends as the client's host, the tunnel and the gateway's host know them.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends {
+    pub peer: u32,
     pub protocol: u8,
     pub client: (SocketAddr, SocketAddr),
     pub inner: (SocketAddr, SocketAddr),
@@ -69,6 +72,7 @@ impl Ends {
 pub fn all_ends() -> Vec<Ends> {
     let at = |text: &str| -> SocketAddr { text.parse().expect("an address") };
     let flow = |protocol, client: [&str; 2], inner: [&str; 2], gateway: [&str; 2]| Ends {
+        peer: PEER,
         protocol,
         client: (at(client[0]), at(client[1])),
         inner: (at(inner[0]), at(inner[1])),
@@ -104,6 +108,8 @@ pub fn all_ends() -> Vec<Ends> {
             ["100.64.0.1:900", "10.9.0.3:900"],
         ),
         same(ICMPV6, ["[fd00:2021::1]:77", "[fd00:9::2]:77"]),
+        Ends { peer: OTHER, ..same(TCP, ["100.64.0.9:40000", "10.9.0.2:443"]) },
+        Ends { peer: OTHER, ..same(UDP, ["[fd00:2021::9]:5000", "[fd00:9::2]:5000"]) },
     ]
 }
 
@@ -111,13 +117,15 @@ pub fn all_ends() -> Vec<Ends> {
 pub struct World {
     pub client: Engine,
     pub gateway: Engine,
-    handshakes: usize,
+    /// How many there were of each peer.
+    handshakes: [usize; 2],
 }
 
 impl World {
     pub fn new() -> Self {
-        let mut world = Self { client: engine(), gateway: engine(), handshakes: 0 };
-        world.rekey(0.0);
+        let mut world = Self { client: engine(), gateway: engine(), handshakes: [0, 0] };
+        world.rekey(PEER, 0.0);
+        world.rekey(OTHER, 0.0);
         world.go(None);
         for number in 0..all_ends().len() {
             world.install(number, 0.0);
@@ -126,12 +134,13 @@ impl World {
     }
 
     /// A new handshake, if any is left; the gateway seals with it once it was used.
-    pub fn rekey(&mut self, now: f64) {
-        let Some((of_client, of_gateway)) = keys().get(self.handshakes) else { return };
-        self.handshakes += 1;
-        self.client.add_session(PEER, of_client, now, 180.0).expect("the index is new");
-        self.gateway.add_session(PEER, of_gateway, now, 180.0).expect("the index is new");
-        let keepalive = self.client.seal(PEER, b"", now).expect("a session");
+    pub fn rekey(&mut self, peer: u32, now: f64) {
+        let count = &mut self.handshakes[usize::from(peer == OTHER)];
+        let Some((of_client, of_gateway)) = keys().get(2 * *count + usize::from(peer == OTHER)) else { return };
+        *count += 1;
+        self.client.add_session(peer, of_client, now, 180.0).expect("the index is new");
+        self.gateway.add_session(peer, of_gateway, now, 180.0).expect("the index is new");
+        let keepalive = self.client.seal(peer, b"", now).expect("a session");
         let none = self.gateway.handle_datagram(address(Side::Gateway), address(Side::Client), &keepalive, now);
         assert!(none.is_empty());
     }
@@ -141,6 +150,7 @@ impl World {
         for (engine, to) in [(&self.client, Side::Gateway), (&self.gateway, Side::Client)] {
             let remote = if channel.is_some() { relay() } else { address(to) };
             engine.set_path(PEER, Path { local: None, remote, channel }).expect("the peer is known");
+            engine.set_path(OTHER, Path { local: None, remote, channel }).expect("the peer is known");
             engine.add_channel(relay(), 0x4005);
         }
     }
@@ -149,7 +159,7 @@ impl World {
         let ends = all_ends()[number];
         let spec = |from_peer, host| FlowSpec {
             flow_id: number as u64,
-            peer: PEER,
+            peer: ends.peer,
             authorization: number as u64 % 2,
             protocol: ends.protocol,
             inner_source: ends.inner.0,
@@ -233,9 +243,13 @@ pub struct Account {
 pub fn account(engine: &Engine) -> Account {
     Account {
         upcalls: engine.ring.poll(usize::MAX),
-        flows: engine.flows(usize::MAX),
+        flows: engine.flows(0, usize::MAX),
         counters: Counters::each(&engine.counters).collect(),
-        activity: engine.peer(PEER).map(|peer| activity(&peer.activity)).unwrap_or_default(),
+        activity: [PEER, OTHER]
+            .into_iter()
+            .filter_map(|peer| engine.peer(peer))
+            .flat_map(|peer| activity(&peer.activity))
+            .collect(),
     }
 }
 
