@@ -215,6 +215,37 @@ def test_filters_that_the_portal_narrows_act_on_running_flows() -> None:
     assert prohibited(lab) == ["10.9.0.2"]
 
 
+def test_access_that_was_used_a_moment_ago_ends_at_once_for_new_flows() -> None:
+    lab = connected(network(), name())  # the name keeps the client connected
+    enter(lab, udp("10.9.0.2", 53))
+    passed = list(lab.lan.received)
+    lab.lan.received.clear()
+
+    lab.portal.to_gateway(lab.gateways[0].id, portal.RejectAccess(client_id=lab.client.id, resource_id=CIDR))
+    lab.run(0.1)
+    enter(lab, udp("10.9.0.2", 53))
+
+    assert len(passed) == 1
+    assert lab.lan.received == []
+    assert counters(lab)["refused_no_resource"] == 1
+
+
+def test_new_flows_to_a_name_follow_its_address() -> None:
+    lab = connected(name())
+    proxy_ips = tuple(lab.ask_name("app.example"))
+    enter(lab, udp(str(proxy_ips[0]), 53))
+    before = [str(packet.destination) for packet in lab.lan.received]
+    lab.lan.received.clear()
+    lab.lan.names["app.example"] = (ip_address("10.9.0.7"),)
+
+    enter(lab, encode_control(AssignedIps(NAME, "app.example", proxy_ips)))
+    raw = ip.udp_packet(SocketAddr(str(CLIENT_V4), 40001), SocketAddr(str(proxy_ips[0]), 53), b"x")
+    enter(lab, raw)
+
+    assert before == ["10.9.0.2"]
+    assert [str(packet.destination) for packet in lab.lan.received] == ["10.9.0.7"]
+
+
 def test_what_a_new_init_does_not_list_is_revoked() -> None:
     lab = connected(network(), name())
     gateway = lab.gateways[0]

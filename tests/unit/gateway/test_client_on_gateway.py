@@ -1,12 +1,14 @@
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 
 from tests.unit.tunnel.packets import CLIENT_V4, CLIENT_V6, ping, tcp, udp
-from wardgate.gateway.client_on_gateway import ClientOnGateway
+from wardgate._fastpath import PacketUpcall
+from wardgate.gateway.client_on_gateway import ClientOnGateway, Pass
 from wardgate.ids import ClientId, ResourceId
 from wardgate.tunnel.flows import Drop, Forward, Refuse, Verdict
-from wardgate.tunnel.nat import side
+from wardgate.tunnel.nat import Side, side
 from wardgate.wire.control import AssignedIps
 from wardgate.wire.icmp_errors import Unreachable, unreachable
 from wardgate.wire.ip import ICMP, TCP, IpAddress, Packet, parse
@@ -67,6 +69,33 @@ def test_a_revoked_network_is_prohibited() -> None:
 
     assert decide(here, tcp("10.9.0.2", 80)) == Refuse(Unreachable.PROHIBITED, "no_resource")
     assert here.admitted == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda here: here.revoke(CIDR),
+        lambda here: here.admit(network(HTTP), 7),
+        lambda here: here.admit(name(), 8),
+        lambda here: here.move(IPv4Address("100.64.3.10"), IPv6Address(CLIENT_V6)),
+        lambda here: here.forget_names(),
+        lambda here: here.assign(announced("app.example"), (ip_address("10.9.0.3"),)),
+    ],
+    ids=["revoke", "admit anew", "admit another", "move", "forget names", "assign"],
+)
+def test_every_change_voids_what_was_decided(change: Callable[[ClientOnGateway], object]) -> None:
+    here = client()
+    here.admit(network(), 7)
+    here.admit(name(PING), 9)
+    upcall = PacketUpcall.of(1, udp("10.9.0.2", 53).raw)
+    assert upcall.target is not None
+    assert upcall.inside is not None
+    assert here.admit_target(upcall.target, Side(upcall.inside), OWN) == Pass(7, CIDR, None)
+    assert list(here.passes) == [upcall.target]
+
+    change(here)
+
+    assert here.passes == {}
 
 
 def test_foreign_sources_are_prohibited() -> None:
