@@ -71,8 +71,8 @@ class Program:
         for packet in packets:
             self.on_packet(parse(packet))
         while upcalls := self.engine.poll_upcalls():
-            for upcall in upcalls:
-                self.state.handle_upcall(upcall, self.world.now)
+            for error in self.state.handle_upcalls(upcalls, self.world.now):
+                raise error
         while (transmit := self.state.poll_transmit()) is not None:
             self._transmit(transmit)
         while (raw := self.state.poll_packet()) is not None:

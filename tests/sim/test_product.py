@@ -33,6 +33,11 @@ def segment(
     return ip.tcp_packet(source, SocketAddr(str(destination), port), flags, **options)  # type: ignore[arg-type]
 
 
+def udp_from(source_port: int) -> bytes:
+    """The first packet of a flow of its own, to the same port of the app each time."""
+    return ip.udp_packet(SocketAddr(str(CLIENT_V4), source_port), SocketAddr(str(APP), 53), b"x")
+
+
 def replies(lab: Product, since: float = 0.0) -> list[Packet]:
     return [packet for packet in lab.client.packets(since) if not packet.is_icmp_error]
 
@@ -324,6 +329,44 @@ def test_another_gateway_takes_over_when_one_is_killed() -> None:
 
     assert lab.gateways[1].lan.received
     assert len(replies(lab)) > 20
+
+
+def test_new_flows_to_a_target_in_use_ask_anew_when_its_gateway_is_gone() -> None:
+    lab = product(gateways=2)
+    lab.portal.allow(network())
+    lab.run(0.1)
+    for number in range(3):
+        lab.client.send(udp_from(41000 + number))
+        lab.run(1.0)
+    before = len(lab.gateways[0].lan.received)
+
+    lab.gateways[0].kill()
+    for number in range(100):
+        lab.client.send(udp_from(42000 + number))
+        lab.run(0.1)
+
+    assert before == 3
+    assert len(lab.gateways[1].lan.received) > 20
+
+
+def test_a_target_in_use_is_the_tunnel_s_no_more_when_its_resource_is_gone() -> None:
+    lab = product()
+    lab.portal.allow(network())
+    lab.run(0.1)
+    for number in range(3):
+        lab.client.send(udp_from(41000 + number))
+        lab.run(1.0)
+    passed = len(lab.lan.received)
+    lab.portal.forbid(CIDR)
+    lab.run(70.0)
+    sealed = lab.client.program.engine.counters()["packets_sealed"]
+
+    lab.client.send(udp_from(43000))
+    lab.run(1.0)
+
+    assert passed == 3
+    assert lab.client.program.engine.counters()["packets_sealed"] == sealed
+    assert len(lab.lan.received) == passed
 
 
 def test_a_polite_end_moves_the_client_at_once() -> None:
