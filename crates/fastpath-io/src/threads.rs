@@ -14,7 +14,7 @@ use fastpath::counters::{add, count};
 use fastpath::engine::{Datagram, Engine};
 use fastpath::net_path::Receiver;
 use fastpath::packet::Headers;
-use fastpath::send_queue::{Destination, SendQueue};
+use fastpath::send_queue::{Destination, Sealed, SendQueue};
 use fastpath::split::Split;
 use fastpath::tun_path::FromTun;
 use fastpath::upcall::Signal;
@@ -26,7 +26,8 @@ use crate::tun::{MAX_READ, Tun};
 use crate::udp::{MAX_RECEIVES, Receive, SLOT, UdpSocket};
 use crate::{monotonic, wait};
 
-/// After so many bytes received the packets opened so far are written, so that neither side waits for the other.
+/// After so many bytes received the packets opened so far are written, so that neither side waits for the other; all but what
+/// the next packet may still join.
 const WRITE_AFTER: usize = 64 * 1024;
 /// After so many reads the datagrams sealed so far are sent.
 const READS_PER_SEND: usize = 64;
@@ -53,14 +54,14 @@ impl Sockets {
         Ok(Self { v4: take(v4)?, v6: take(v6)? })
     }
 
-    /// Sends the first `upto` sends and returns how many datagrams the kernel took.
-    fn send(&self, queue: &SendQueue, upto: usize, counters: &IoCounters) -> usize {
+    /// Sends everything and returns how many datagrams the kernel took.
+    fn send(&self, queue: &Sealed<'_>, counters: &IoCounters) -> usize {
         let mut sent = 0;
         for (socket, is_v6) in [(&self.v4, false), (&self.v6, true)] {
             match socket {
-                Some(socket) => sent += socket.send(queue, upto, counters),
+                Some(socket) => sent += socket.send(queue, counters),
                 None => {
-                    let homeless = queue.sends()[..upto].iter().filter(|send| send.to.remote.is_ipv6() == is_v6);
+                    let homeless = queue.sends().iter().filter(|send| send.to.remote.is_ipv6() == is_v6);
                     add(&counters.udp_no_socket, homeless.map(|send| send.segments).sum());
                 }
             }
@@ -164,7 +165,7 @@ impl TunnelIo {
             let to = Destination { local: *local, remote: *remote, ecn: 0 };
             queue.append(to, payload.len()).copy_from_slice(payload);
         }
-        sockets.send(&queue, queue.sends().len(), &self.shared.counters)
+        sockets.send(&queue.seal_all(), &self.shared.counters)
     }
 
     /// Writes packets to the TUN device and returns how many it took.
@@ -274,14 +275,14 @@ enum Queued {
 
 fn send(shared: &Shared, queue: &mut SendQueue, which: Queued) {
     let upto = match which {
-        Queued::All => queue.sends().len(),
+        Queued::All => queue.len(),
         Queued::Closed => queue.closed(),
     };
     if upto == 0 {
         return;
     }
     let sockets = shared.sockets.load();
-    sockets.send(queue, upto, &shared.counters);
+    sockets.send(&queue.seal(upto), &shared.counters);
     queue.discard(upto);
     queue.set_gso(sockets.has_gso());
 }
@@ -355,20 +356,22 @@ fn receive(shared: &Shared, tun: &Tun, socket: &UdpSocket, state: &mut NetState)
         receiver.handle(&shared.engine, one.local, one.remote, one.ecn, arena, range, one.stride, now);
         unwritten += one.len;
         if unwritten >= WRITE_AFTER {
-            write_tun(shared, tun, receiver, coalescer, arena);
+            receiver.drain_into(arena, coalescer);
+            write_tun(shared, tun, coalescer, coalescer.closed(), arena);
             unwritten = 0;
         }
     }
-    write_tun(shared, tun, receiver, coalescer, arena);
+    receiver.drain_into(arena, coalescer);
+    write_tun(shared, tun, coalescer, coalescer.len(), arena);
     true
 }
 
 const NO_OFFLOADS: Offloads = Offloads { tcp: false, udp: false };
 
-fn write_tun(shared: &Shared, tun: &Tun, receiver: &mut Receiver, coalescer: &mut Coalescer, arena: &mut [u8]) {
-    receiver.drain_into(arena, coalescer);
+/// Writes the oldest `upto` super-packets.
+fn write_tun(shared: &Shared, tun: &Tun, coalescer: &mut Coalescer, upto: usize, arena: &mut [u8]) {
     let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(64);
-    for one in coalescer.finish(arena) {
+    for one in coalescer.finish(upto, arena) {
         slices.clear();
         slices.push(IoSlice::new(&one.vnet));
         slices.extend(one.slices.iter().map(|range| IoSlice::new(&arena[range.clone()])));
@@ -385,7 +388,7 @@ fn write_tun(shared: &Shared, tun: &Tun, receiver: &mut Receiver, coalescer: &mu
             Err(_) => count(&shared.counters.tun_write_errors),
         }
     }
-    coalescer.clear();
+    coalescer.discard(upto);
 }
 
 /// Writes the packets of a super-packet that the kernel refused.

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use fastpath::counters::{add, count};
-use fastpath::send_queue::{Send, SendQueue};
+use fastpath::send_queue::{Sealed, Send};
 
 use crate::control::Control;
 use crate::io_counters::IoCounters;
@@ -128,14 +128,14 @@ impl UdpSocket {
         Ok(())
     }
 
-    /// Sends the first `upto` sends of `queue` that are of this socket's family; errors are counted and cost their own
+    /// Sends the sends of `queue` that are of this socket's family; errors are counted and cost their own
     /// datagrams only.
     ///
     /// Returns how many datagrams the kernel took.
-    pub fn send(&self, queue: &SendQueue, upto: usize, counters: &IoCounters) -> usize {
+    pub fn send(&self, queue: &Sealed<'_>, counters: &IoCounters) -> usize {
         let mut batch: Vec<&Send> = Vec::new();
         let mut sent = 0;
-        for send in queue.sends()[..upto].iter().filter(|send| send.to.remote.is_ipv6() == self.is_v6) {
+        for send in queue.sends().iter().filter(|send| send.to.remote.is_ipv6() == self.is_v6) {
             batch.push(send);
             if batch.len() == MAX_SENDS {
                 sent += self.send_batch(queue, &batch, counters);
@@ -145,7 +145,7 @@ impl UdpSocket {
         sent + self.send_batch(queue, &batch, counters)
     }
 
-    fn send_batch(&self, queue: &SendQueue, mut batch: &[&Send], counters: &IoCounters) -> usize {
+    fn send_batch(&self, queue: &Sealed<'_>, mut batch: &[&Send], counters: &IoCounters) -> usize {
         let mut sent = 0;
         while let Some(first) = batch.first() {
             let needs_pieces = first.segments > 1 && !self.has_gso();
@@ -179,7 +179,7 @@ impl UdpSocket {
     }
 
     /// One system call for as many sends as it takes.
-    fn send_many(&self, queue: &SendQueue, batch: &[&Send], counters: &IoCounters) -> io::Result<usize> {
+    fn send_many(&self, queue: &Sealed<'_>, batch: &[&Send], counters: &IoCounters) -> io::Result<usize> {
         let mut calls = Calls::new();
         let gso = self.has_gso();
         // Without GSO a send of several datagrams must not slip in among the others.
@@ -192,7 +192,7 @@ impl UdpSocket {
         self.transmit(&mut calls, counters)
     }
 
-    fn send_pieces(&self, queue: &SendQueue, send: &Send, counters: &IoCounters) -> usize {
+    fn send_pieces(&self, queue: &Sealed<'_>, send: &Send, counters: &IoCounters) -> usize {
         let mut sent = 0;
         for datagram in queue.datagrams(send) {
             let mut calls = Calls::new();

@@ -93,18 +93,38 @@ impl Coalescer {
         fresh.open = open;
     }
 
-    /// Completes the headers of all super-packets and returns them in order.
-    pub fn finish(&mut self, arena: &mut [u8]) -> &[Super] {
-        for one in &mut self.supers[..self.used] {
+    /// How many super-packets wait to be written.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.used
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// How many super-packets, from the oldest, are as they will be: all, but for the newest if a packet may still join it.
+    #[must_use]
+    pub fn closed(&self) -> usize {
+        let newest = self.supers[..self.used].last();
+        self.used - usize::from(newest.is_some_and(|newest| newest.open.is_some_and(|open| open.has_room(newest))))
+    }
+
+    /// Completes the headers of the oldest `upto` super-packets and returns them in order.
+    pub fn finish(&mut self, upto: usize, arena: &mut [u8]) -> &[Super] {
+        for one in &mut self.supers[..upto] {
             if let (Some(open), true) = (one.open, one.slices.len() > 1) {
                 one.vnet = open.write_headers(&mut arena[one.slices[0].start..]);
             }
         }
-        &self.supers[..self.used]
+        &self.supers[..upto]
     }
 
-    pub fn clear(&mut self) {
-        self.used = 0;
+    /// Forgets the oldest `count`.
+    pub fn discard(&mut self, count: usize) {
+        self.supers[..self.used].rotate_left(count);
+        self.used -= count;
     }
 
     /// The packet as the first of a super-packet, if it may be one: a whole, plain segment with a right checksum.
@@ -140,6 +160,11 @@ impl Coalescer {
 }
 
 impl Open {
+    /// Whether a packet as long as the others may join.
+    fn has_room(&self, one: &Super) -> bool {
+        !self.is_closed && self.len + self.segment <= MAX_LEN && one.slices.len() < MAX_PACKETS
+    }
+
     /// This super-packet with `packet` behind it, if it may follow; `first` starts with the first packet.
     fn joined(&self, first: &[u8], packet: &[u8], next: &Open, target: &Super) -> Option<Self> {
         let count = target.slices.len();

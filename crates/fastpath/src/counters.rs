@@ -37,6 +37,8 @@ counters! {
     /// Packets of known flows that came as datagrams.
     packets_opened,
     bytes_opened,
+    /// Datagrams opened several at once; zero on a processor that cannot.
+    datagrams_opened_together,
     keepalives_received,
     upcalls_packet,
     upcalls_datagram,

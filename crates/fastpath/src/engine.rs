@@ -274,7 +274,7 @@ impl Engine {
     pub fn handle_tun(&self, packet: &[u8], now: f64) -> Vec<Datagram> {
         let mut queue = SendQueue::new(false);
         FromTun::default().handle(self, VnetHeader::PLAIN, &mut packet.to_vec(), now, &mut queue);
-        datagrams(&queue)
+        datagrams(&mut queue)
     }
 
     /// A datagram from the network, as the threads would handle it; returns the packets for the TUN device.
@@ -297,7 +297,8 @@ impl Engine {
 }
 
 /// What a queue that makes no use of GSO holds.
-pub(crate) fn datagrams(queue: &SendQueue) -> Vec<Datagram> {
+pub(crate) fn datagrams(queue: &mut SendQueue) -> Vec<Datagram> {
+    let queue = queue.seal_all();
     queue.sends().iter().map(|send| (send.to.local, send.to.remote, queue.payload(send).to_vec())).collect()
 }
 

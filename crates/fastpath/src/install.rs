@@ -118,7 +118,7 @@ impl Passing {
     }
 
     pub fn finish(mut self) -> Passed {
-        self.passed.datagrams = datagrams(&self.queue);
+        self.passed.datagrams = datagrams(&mut self.queue);
         self.passed
     }
 }

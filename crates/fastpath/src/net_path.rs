@@ -1,8 +1,10 @@
-//! From the network to the TUN device: datagrams sorted out, opened in place, rewritten, and gathered for the write.
+//! From the network to the TUN device: datagrams sorted out, opened in place in runs, rewritten, and gathered for the write.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+
+use wide_aead::LANES;
 
 use crate::coalesce::Coalescer;
 use crate::counters::{add, count};
@@ -11,7 +13,7 @@ use crate::flow::Flow;
 use crate::install::Miss;
 use crate::packet::{Headers, mark_congestion};
 use crate::peer::{Peer, PeerIndex};
-use crate::session::{HEADER_LEN, OpenError, Session, receiver_index};
+use crate::session::{HEADER_LEN, OpenError, Session, TAG_LEN, receiver_index};
 use crate::tables::Channels;
 use crate::tun_path::CHANNEL_HEADER_LEN;
 use crate::upcall::{Arrival, SessionEvent, Upcall};
@@ -31,6 +33,31 @@ pub struct Receiver {
     last_session: Option<Arc<Session>>,
     last_flow: Option<Arc<Flow>>,
     packets: Vec<Opened>,
+    waiting: Waiting,
+}
+
+/// Messages of one session and one length that are to be opened together.
+#[derive(Default)]
+struct Waiting {
+    index: u32,
+    len: usize,
+    count: usize,
+    starts: [usize; LANES],
+    /// The channels they came by.
+    channels: [Option<u16>; LANES],
+}
+
+impl Waiting {
+    /// Whether a message may join them.
+    fn admits(&self, index: u32, len: usize) -> bool {
+        self.count == 0 || (self.count < LANES && (self.index, self.len) == (index, len))
+    }
+
+    fn push(&mut self, index: u32, len: usize, start: usize, channel: Option<u16>) {
+        (self.index, self.len) = (index, len);
+        (self.starts[self.count], self.channels[self.count]) = (start, channel);
+        self.count += 1;
+    }
 }
 
 /// Where a run of equal-sized datagrams came from.
@@ -84,6 +111,7 @@ impl Receiver {
                 break;
             }
         }
+        self.open_waiting(engine, &source, arena, &mut run, now);
         run.flush(now);
     }
 
@@ -109,42 +137,58 @@ impl Receiver {
         }
         match receiver_index(&arena[message.clone()]) {
             Some(index) => {
-                let arrival = Arrival { local: source.local, remote: source.remote, channel };
-                self.handle_message(engine, index, arrival, source.ecn, arena, message, run, now);
+                if !self.waiting.admits(index, message.len()) {
+                    self.open_waiting(engine, source, arena, run, now);
+                }
+                self.waiting.push(index, message.len(), message.start, channel);
             }
             None if matches!(arena[message].first(), Some(4)) => count(&engine.counters.datagrams_malformed),
             None => {
+                self.open_waiting(engine, source, arena, run, now);
                 let payload = arena[range].to_vec();
                 engine.push(Upcall::Datagram { local: source.local, remote: source.remote, payload });
             }
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // a step of handle_datagram
-    fn handle_message(
+    /// Opens the messages that wait, and handles what is in them, in order.
+    fn open_waiting(&mut self, engine: &Engine, source: &Source, arena: &mut [u8], run: &mut Run, now: f64) {
+        let Waiting { index, len, count: waiting, starts, channels } = std::mem::take(&mut self.waiting);
+        if waiting == 0 {
+            return;
+        }
+        let Some(session) = self.session(engine, index) else {
+            return add(&engine.counters.datagrams_unknown_session, waiting);
+        };
+        let starts = &starts[..waiting];
+        if session.opens_together(waiting, len) {
+            add(&engine.counters.datagrams_opened_together, waiting);
+        }
+        let outcomes = session.open_run(arena, starts, len, now);
+        for ((start, outcome), channel) in starts.iter().zip(outcomes).zip(channels) {
+            let packet = start + HEADER_LEN..start + len - TAG_LEN;
+            let arrival = Arrival { local: source.local, remote: source.remote, channel };
+            match outcome {
+                Ok(()) => self.handle_opened(engine, &session, arrival, source.ecn, arena, packet, run, now),
+                Err(OpenError::Expired) => count(&engine.counters.datagrams_expired_session),
+                Err(OpenError::NotAuthentic) => count(&engine.counters.datagrams_not_authentic),
+                Err(OpenError::Replayed) => count(&engine.counters.datagrams_replayed),
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // a step of open_waiting
+    fn handle_opened(
         &mut self,
         engine: &Engine,
-        index: u32,
+        session: &Arc<Session>,
         arrival: Arrival,
         ecn: u8,
         arena: &mut [u8],
-        message: Range<usize>,
+        range: Range<usize>,
         run: &mut Run,
         now: f64,
     ) {
-        let Some(session) = self.session(engine, index) else {
-            return count(&engine.counters.datagrams_unknown_session);
-        };
-        let packet = match session.open(&mut arena[message.clone()], now) {
-            Ok(packet) => packet,
-            Err(error) => {
-                return count(match error {
-                    OpenError::Expired => &engine.counters.datagrams_expired_session,
-                    OpenError::NotAuthentic => &engine.counters.datagrams_not_authentic,
-                    OpenError::Replayed => &engine.counters.datagrams_replayed,
-                });
-            }
-        };
         if session.confirm() {
             session.peer.elect_at(now);
             let (peer, local_index) = (session.peer.index, session.local_index);
@@ -154,24 +198,24 @@ impl Receiver {
             run.flush(now);
             run.peer = Some(Arc::clone(&session.peer));
         }
-        if packet.is_empty() {
+        if range.is_empty() {
             return count(&engine.counters.keepalives_received);
         }
         run.packets += 1;
-        run.bytes += packet.len();
+        run.bytes += range.len();
+        let packet = &mut arena[range.clone()];
         if ecn == CONGESTION_EXPERIENCED && Headers::parse(packet).is_ok() {
             mark_congestion(packet);
         }
-        let start = message.start + HEADER_LEN;
-        let range = start..start + packet.len();
         self.handle_packet(engine, session.peer.index, Some(arrival), arena, range, now);
     }
 
     fn session(&mut self, engine: &Engine, index: u32) -> Option<Arc<Session>> {
-        if let Some(session) = &self.last_session {
-            if session.local_index == index && !session.is_removed() {
-                return Some(Arc::clone(session));
-            }
+        if let Some(session) = &self.last_session
+            && session.local_index == index
+            && !session.is_removed()
+        {
+            return Some(Arc::clone(session));
         }
         self.last_session = engine.read().sessions.get(&index).cloned();
         self.last_session.clone()
@@ -210,10 +254,12 @@ impl Receiver {
 
     fn flow(&mut self, engine: &Engine, peer: PeerIndex, headers: &Headers, now: f64) -> Option<Arc<Flow>> {
         let key = headers.key?;
-        if let Some(flow) = &self.last_flow {
-            if flow.keys.peer == key && flow.peer.index == peer && flow.admits(headers, now) {
-                return Some(Arc::clone(flow));
-            }
+        if let Some(flow) = &self.last_flow
+            && flow.keys.peer == key
+            && flow.peer.index == peer
+            && flow.admits(headers, now)
+        {
+            return Some(Arc::clone(flow));
         }
         self.last_flow = engine.read().flow_from_peer(peer, &key).filter(|flow| flow.admits(headers, now)).cloned();
         self.last_flow.clone()

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
+
+use crate::session::Session;
 
 /// The kernel cuts one send into at most so many datagrams.
 const MAX_SEGMENTS: usize = 64;
@@ -27,19 +30,48 @@ pub struct Send {
     range: Range<usize>,
 }
 
+/// Successive messages of one length and one session that lie at equal distances.
+struct Unsealed {
+    session: Arc<Session>,
+    first_counter: u64,
+    start: usize,
+    stride: usize,
+    len: usize,
+    count: usize,
+}
+
+impl Unsealed {
+    /// Whether the message at `next` is the one behind these.
+    fn continues(&self, next: &Unsealed) -> bool {
+        Arc::ptr_eq(&self.session, &next.session)
+            && self.first_counter + self.count as u64 == next.first_counter
+            && self.start + self.count * self.stride == next.start
+            && (self.stride, self.len) == (next.stride, next.len)
+    }
+}
+
+/// Datagrams are sealed when they are sent, so that as many as there are of one length are sealed together.
 pub struct SendQueue {
     /// Kept at its greatest length, so that nothing is zeroed or allocated twice.
     arena: Vec<u8>,
     used: usize,
     sends: Vec<Send>,
+    /// Messages that are still to be sealed, in order.
+    unsealed: Vec<Unsealed>,
     max_segments: usize,
+}
+
+/// The oldest sends of a queue, sealed: nothing else can be read from it.
+pub struct Sealed<'a> {
+    arena: &'a [u8],
+    sends: &'a [Send],
 }
 
 impl SendQueue {
     /// Without `gso` each datagram is a send of its own.
     #[must_use]
     pub fn new(gso: bool) -> Self {
-        let mut queue = Self { arena: Vec::new(), used: 0, sends: Vec::new(), max_segments: 1 };
+        let mut queue = Self { arena: Vec::new(), used: 0, sends: Vec::new(), unsealed: Vec::new(), max_segments: 1 };
         queue.set_gso(gso);
         queue
     }
@@ -78,6 +110,48 @@ impl SendQueue {
         &mut self.arena[range]
     }
 
+    /// As [`Self::append`] for a message of `len` bytes behind `front` bytes, to be sealed with this session and counter.
+    pub fn append_message(
+        &mut self,
+        to: Destination,
+        front: usize,
+        len: usize,
+        session: &Arc<Session>,
+        counter: u64,
+    ) -> &mut [u8] {
+        let (start, stride) = (self.used + front, front + len);
+        let next = Unsealed { session: Arc::clone(session), first_counter: counter, start, stride, len, count: 1 };
+        match self.unsealed.last_mut() {
+            Some(run) if run.continues(&next) => run.count += 1,
+            _ => self.unsealed.push(next),
+        }
+        self.append(to, front + len)
+    }
+
+    /// Seals the oldest `upto` sends.
+    pub fn seal(&mut self, upto: usize) -> Sealed<'_> {
+        let end = self.sends[..upto].last().map_or(0, |send| send.range.end);
+        let mut starts = Vec::new();
+        let mut whole_runs = 0;
+        for run in self.unsealed.iter_mut().take_while(|run| run.start < end) {
+            let count = run.count.min((end - run.start).div_ceil(run.stride));
+            starts.clear();
+            starts.extend((0..count).map(|index| run.start + index * run.stride));
+            run.session.seal_run(run.first_counter, &mut self.arena, &starts, run.len);
+            run.first_counter += count as u64;
+            run.start += count * run.stride;
+            run.count -= count;
+            whole_runs += usize::from(run.count == 0);
+        }
+        self.unsealed.drain(..whole_runs);
+        Sealed { arena: &self.arena, sends: &self.sends[..upto] }
+    }
+
+    /// Seals all of it.
+    pub fn seal_all(&mut self) -> Sealed<'_> {
+        self.seal(self.sends.len())
+    }
+
     /// How many sends, from the oldest, no further datagram of the same size could join.
     #[must_use]
     pub fn closed(&self) -> usize {
@@ -87,25 +161,13 @@ impl SendQueue {
         }
     }
 
-    /// The sends in order.
+    /// How many sends there are.
     #[must_use]
-    pub fn sends(&self) -> &[Send] {
-        &self.sends
+    pub fn len(&self) -> usize {
+        self.sends.len()
     }
 
-    #[must_use]
-    pub fn payload(&self, send: &Send) -> &[u8] {
-        &self.arena[send.range.clone()]
-    }
-
-    /// The datagrams of a send, one by one.
-    pub fn datagrams<'a>(&'a self, send: &Send) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let (payload, segment) = (self.payload(send), send.segment);
-        // Not `chunks`, which has none of an empty payload: an empty datagram is a datagram.
-        (0..send.segments).map(move |at| &payload[at * segment..((at + 1) * segment).min(payload.len())])
-    }
-
-    /// Forgets the oldest `count` sends.
+    /// Forgets the oldest `count` sends, which were sealed.
     pub fn discard(&mut self, count: usize) {
         self.sends.drain(..count);
         let start = self.sends.first().map_or(self.used, |send| send.range.start);
@@ -117,6 +179,29 @@ impl SendQueue {
         for send in &mut self.sends {
             send.range = send.range.start - start..send.range.end - start;
         }
+        for run in &mut self.unsealed {
+            run.start -= start;
+        }
+    }
+}
+
+impl<'a> Sealed<'a> {
+    /// The sends in order.
+    #[must_use]
+    pub fn sends(&self) -> &'a [Send] {
+        self.sends
+    }
+
+    #[must_use]
+    pub fn payload(&self, send: &Send) -> &'a [u8] {
+        &self.arena[send.range.clone()]
+    }
+
+    /// The datagrams of a send, one by one.
+    pub fn datagrams(&self, send: &Send) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (payload, segment) = (self.payload(send), send.segment);
+        // Not `chunks`, which has none of an empty payload: an empty datagram is a datagram.
+        (0..send.segments).map(move |at| &payload[at * segment..((at + 1) * segment).min(payload.len())])
     }
 }
 
@@ -151,6 +236,7 @@ mod tests {
                 queue.append(to(*port), *len).fill(*fill);
             }
             let mut sent = Vec::new();
+            let queue = queue.seal_all();
             for send in queue.sends() {
                 prop_assert!(send.segments <= MAX_SEGMENTS && queue.payload(send).len() <= MAX_SEND);
                 prop_assert_eq!(queue.datagrams(send).count(), send.segments);
@@ -173,7 +259,8 @@ mod tests {
         queue.discard(1);
         queue.append(to(1), 1300).fill(60);
 
-        let left: Vec<u8> = queue.datagrams(&queue.sends()[0]).map(|datagram| datagram[0]).collect();
+        let sealed = queue.seal_all();
+        let left: Vec<u8> = sealed.datagrams(&sealed.sends()[0]).map(|datagram| datagram[0]).collect();
         assert_eq!(left, (50..=60).collect::<Vec<u8>>());
         queue.discard(1);
         assert!(queue.is_empty());
@@ -185,7 +272,7 @@ mod tests {
         for len in [100, 100, 60, 60, 100] {
             queue.append(to(1), len);
         }
-        let shape: Vec<_> = queue.sends().iter().map(|send| (send.segment, send.segments)).collect();
+        let shape: Vec<_> = queue.seal_all().sends().iter().map(|send| (send.segment, send.segments)).collect();
         assert_eq!(shape, [(100, 3), (60, 1), (100, 1)]);
     }
 }

@@ -1,4 +1,4 @@
-//! From the TUN device to the network: one flow lookup for a super-packet, then its segments rewritten and sealed.
+//! From the TUN device to the network: one flow lookup for a super-packet, then its segments written to where they are sealed.
 
 use std::sync::Arc;
 
@@ -46,10 +46,11 @@ impl FromTun {
 
     fn lookup(&mut self, engine: &Engine, headers: &Headers, now: f64) -> Option<Arc<Flow>> {
         let key = headers.key?;
-        if let Some(flow) = &self.last {
-            if flow.keys.tun == key && flow.admits(headers, now) {
-                return Some(Arc::clone(flow));
-            }
+        if let Some(flow) = &self.last
+            && flow.keys.tun == key
+            && flow.admits(headers, now)
+        {
+            return Some(Arc::clone(flow));
         }
         self.last = engine.read().flow_from_tun(&key).filter(|flow| flow.admits(headers, now)).cloned();
         self.last.clone()
@@ -115,7 +116,7 @@ pub(crate) fn forward(
     let front = if path.channel.is_some() { CHANNEL_HEADER_LEN } else { 0 };
     for index in 0..segments {
         let len = split.map_or(headers.len, |split| split.len(index));
-        let datagram = queue.append(to, front + len + OVERHEAD);
+        let datagram = queue.append_message(to, front, len + OVERHEAD, &session, first_counter + index as u64);
         let (channel_header, message) = datagram.split_at_mut(front);
         if let Some(channel) = path.channel {
             channel_header[..2].copy_from_slice(&channel.to_be_bytes());
@@ -127,7 +128,6 @@ pub(crate) fn forward(
             Some(split) => split.write(packet, index, &mut message[room]),
             None => message[room].copy_from_slice(packet),
         }
-        session.seal(first_counter + index as u64, message);
     }
     peer.note_sent(segments, bytes, now);
     add(&engine.counters.packets_sealed, segments);

@@ -154,9 +154,10 @@ fn assert_sound(packet: &[u8]) {
 }
 
 /// Carries what the queue holds to the receiver, a GRO run at a time, and returns the writes to the TUN device.
-fn received(gateway: &Engine, queue: &SendQueue, offloads: Offloads) -> Vec<([u8; VNET_HEADER_LEN], Vec<u8>)> {
+fn received(gateway: &Engine, queue: &mut SendQueue, offloads: Offloads) -> Vec<([u8; VNET_HEADER_LEN], Vec<u8>)> {
     let mut arena = Vec::new();
     let mut receiver = Receiver::default();
+    let queue = queue.seal_all();
     for send in queue.sends() {
         let start = arena.len();
         arena.extend_from_slice(queue.payload(send));
@@ -166,7 +167,8 @@ fn received(gateway: &Engine, queue: &SendQueue, offloads: Offloads) -> Vec<([u8
     }
     let mut coalescer = Coalescer::new(offloads);
     receiver.drain_into(&arena, &mut coalescer);
-    let writes: Vec<_> = coalescer.finish(&mut arena).iter().map(|one| (one.vnet, one.slices.clone())).collect();
+    let writes: Vec<_> =
+        coalescer.finish(coalescer.len(), &mut arena).iter().map(|one| (one.vnet, one.slices.clone())).collect();
     let joined = |slices: Vec<std::ops::Range<usize>>| slices.into_iter().flat_map(|range| arena[range].to_vec());
     writes.into_iter().map(|(vnet, slices)| (vnet, joined(slices).collect())).collect()
 }
@@ -213,7 +215,7 @@ proptest! {
         let mut queue = SendQueue::new(gso);
 
         FromTun::default().handle(&client, header, &mut packet, 1.0, &mut queue);
-        let writes = received(&gateway, &queue, Offloads { tcp: coalesce, udp: coalesce });
+        let writes = received(&gateway, &mut queue, Offloads { tcp: coalesce, udp: coalesce });
 
         let packets: Vec<Vec<u8>> = writes.iter().flat_map(cut).collect();
         let segments = payload.len().div_ceil(usize::from(segment_size));
@@ -238,7 +240,7 @@ proptest! {
             prop_assert!(writes.len() <= 1 + segments / 127);
         }
         if !v6 && gso {
-            prop_assert!(queue.sends().iter().all(|send| send.to.ecn == 2));
+            prop_assert!(queue.seal_all().sends().iter().all(|send| send.to.ecn == 2));
         }
     }
 
@@ -261,7 +263,7 @@ proptest! {
 
         FromTun::default().handle(&client, header, &mut packet, 1.0, &mut queue);
 
-        for send in queue.sends() {
+        for send in queue.seal_all().sends() {
             prop_assert!(send.segment <= 1280 + 32);
         }
     }
@@ -324,7 +326,7 @@ fn what_the_kernel_would_not_join_is_not_joined() {
         packet[32] |= 1; // a reserved bit, AE of accurate ECN
     });
 
-    let writes = received(&gateway, &queue, Offloads { tcp: true, udp: true });
+    let writes = received(&gateway, &mut queue, Offloads { tcp: true, udp: true });
 
     let lengths: Vec<usize> = writes.iter().map(|(_, packet)| packet.len()).collect();
     assert_eq!(lengths, [252, 152, 152, 152, 152, 152, 152, 152]);
@@ -342,7 +344,7 @@ fn a_wrong_checksum_is_passed_on_and_not_repaired() {
         FromTun::default().handle(&client, VnetHeader::PLAIN, &mut packet.clone(), 1.0, &mut queue);
     }
 
-    let writes = received(&gateway, &queue, Offloads { tcp: true, udp: true });
+    let writes = received(&gateway, &mut queue, Offloads { tcp: true, udp: true });
 
     assert_eq!(writes.len(), 2);
     assert!(writes.iter().all(|(vnet, _)| *vnet == [0; VNET_HEADER_LEN]));

@@ -27,8 +27,7 @@ pub fn check(bytes: &[u8]) {
     let mut streams = streams(&mut choices);
     for _ in 0..choices.within(1..=2) {
         let mut packets = batch(&mut choices, &mut streams);
-        join_and_cut(&mut coalescer, offloads, &mut packets);
-        coalescer.clear();
+        join_and_cut(&mut choices, &mut coalescer, offloads, &mut packets);
     }
 }
 
@@ -86,18 +85,33 @@ fn damage(choices: &mut Choices, packet: &Packet, bytes: &mut [u8]) {
     }
 }
 
-fn join_and_cut(coalescer: &mut Coalescer, offloads: Offloads, packets: &mut [Arrived]) {
+fn join_and_cut(choices: &mut Choices, coalescer: &mut Coalescer, offloads: Offloads, packets: &mut [Arrived]) {
     let mut arena = vec![0xdd; 3];
     for one in packets.iter_mut() {
         one.start = arena.len();
         arena.extend(&one.bytes);
         arena.extend(vec![0xdd; one.padding]);
     }
+    let mut arrived = Vec::new();
     for one in packets.iter() {
         let headers = Headers::parse(&arena[one.start..one.start + one.bytes.len() + one.padding]).expect("a packet");
         coalescer.push(&arena, one.start, &headers, one.stream);
+        if choices.one_in(24) {
+            let closed = coalescer.closed();
+            assert!(closed + 1 >= coalescer.len());
+            arrived.extend(written_by(coalescer, closed, offloads, &mut arena));
+        }
     }
-    let supers: Vec<_> = coalescer.finish(&mut arena).iter().map(|one| (one.vnet, one.slices.clone())).collect();
+    arrived.extend(written_by(coalescer, coalescer.len(), offloads, &mut arena));
+    assert!(coalescer.is_empty());
+    let sent: Vec<Vec<u8>> = packets.iter().map(|one| one.bytes.clone()).collect();
+    assert_same_packets(&sent, &arrived);
+}
+
+/// The packets that the oldest `upto` writes stand for, and whether they were joined.
+fn written_by(coalescer: &mut Coalescer, upto: usize, offloads: Offloads, arena: &mut [u8]) -> Vec<(Vec<u8>, bool)> {
+    let supers: Vec<_> = coalescer.finish(upto, arena).iter().map(|one| (one.vnet, one.slices.clone())).collect();
+    coalescer.discard(upto);
     let mut arrived = Vec::new();
     for (vnet, slices) in supers {
         let bytes: Vec<u8> = slices.iter().flat_map(|range| arena[range.clone()].to_vec()).collect();
@@ -111,6 +125,5 @@ fn join_and_cut(coalescer: &mut Coalescer, offloads: Offloads, packets: &mut [Ar
         assert_eq!(pieces.len(), slices.len());
         arrived.extend(pieces.into_iter().map(|piece| (piece, is_joined)));
     }
-    let sent: Vec<Vec<u8>> = packets.iter().map(|one| one.bytes.clone()).collect();
-    assert_same_packets(&sent, &arrived);
+    arrived
 }

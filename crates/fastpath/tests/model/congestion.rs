@@ -88,6 +88,7 @@ pub fn travels(world: &World, way: Way, packet: &Packet, expected: &Packet, oute
     let mut bytes = packet.encode();
     damage.apply(packet, &mut bytes);
     FromTun::default().handle(sender, VnetHeader::PLAIN, &mut bytes, 1.0, &mut queue);
+    let queue = queue.seal_all();
     let [send] = queue.sends() else { panic!("one packet is one datagram") };
     assert_eq!(send.to.ecn, outer_of(packet.ecn()));
     assert_eq!(queue.payload(send).len(), packet.len() + 32 + if send.to.remote == relay() { 4 } else { 0 });

@@ -127,10 +127,10 @@ fn without_free_id(bytes: &[u8]) -> Packet {
     let mut packet = Packet::decode(bytes).expect("what was joined is a whole packet");
     let sum = packet.encode();
     assert!(same_but_for_zero_sums(&sum, bytes), "only packets with right checksums are joined");
-    if let Ip::V4 { id, flags, .. } = &mut packet.ip {
-        if *flags & DONT_FRAGMENT != 0 {
-            *id = 0;
-        }
+    if let Ip::V4 { id, flags, .. } = &mut packet.ip
+        && *flags & DONT_FRAGMENT != 0
+    {
+        *id = 0;
     }
     packet
 }

@@ -97,7 +97,7 @@ impl Case<'_> {
         let what = self.choices.within(0..=9);
         for world in [&mut self.batched, &mut self.single] {
             match what {
-                0 => world.rekey(if number % 2 == 0 { PEER } else { OTHER }, now),
+                0 => world.rekey(if number.is_multiple_of(2) { PEER } else { OTHER }, now),
                 1 => world.go(Some(0x4005)),
                 2 => world.go(Some(0x4006)), // a channel that the receiver does not know
                 3 => world.go(None),
@@ -136,6 +136,7 @@ impl Case<'_> {
             }
         }
         let mut sent = Vec::new();
+        let queue = queue.seal_all();
         for send in queue.sends() {
             for bytes in queue.datagrams(send) {
                 let is_relayed = send.to.remote == relay();
@@ -241,13 +242,16 @@ impl Case<'_> {
                     let (_, engine) = self.single.engines(way);
                     expected.extend(received_alone(engine, local, remote, one, self.now));
                 }
+                if self.choices.one_in(4) {
+                    self.receivers[index(way)].drain_into(&arena, &mut coalescer);
+                    arrived.extend(written_by(&mut coalescer, Coalescer::closed, &mut arena));
+                }
                 if self.choices.one_in(12) {
                     self.change_something();
                 }
             }
             self.receivers[index(way)].drain_into(&arena, &mut coalescer);
-            arrived.extend(written_by(&mut coalescer, &mut arena));
-            coalescer.clear();
+            arrived.extend(written_by(&mut coalescer, |coalescer| coalescer.len(), &mut arena));
         }
         assert_same_packets(&expected, &arrived);
         assert!(expected.iter().all(|packet| packet.len() <= MTU));
@@ -294,8 +298,10 @@ fn lay_out(choices: &mut Choices, arena: &mut Vec<u8>, run: &[Datagram]) -> (Ran
     (start..end, stride)
 }
 
-fn written_by(coalescer: &mut Coalescer, arena: &mut [u8]) -> Vec<(Vec<u8>, bool)> {
-    let supers: Vec<_> = coalescer.finish(arena).iter().map(|one| (one.vnet, one.slices.clone())).collect();
+fn written_by(coalescer: &mut Coalescer, upto: impl Fn(&Coalescer) -> usize, arena: &mut [u8]) -> Vec<(Vec<u8>, bool)> {
+    let upto = upto(coalescer);
+    let supers: Vec<_> = coalescer.finish(upto, arena).iter().map(|one| (one.vnet, one.slices.clone())).collect();
+    coalescer.discard(upto);
     let mut arrived = Vec::new();
     for (vnet, slices) in supers {
         let bytes: Vec<u8> = slices.iter().flat_map(|range| arena[range.clone()].to_vec()).collect();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use fastpath::send_queue::{Destination, SendQueue};
+use fastpath::send_queue::{Destination, Sealed, SendQueue};
 
 use super::choices::Choices;
 
@@ -29,7 +29,7 @@ pub fn check(bytes: &[u8]) {
             }
             _ => append(&mut choices, &mut queue, &mut waiting),
         }
-        assert_sends(&queue);
+        assert_sends(&queue.seal_all());
     }
     take(&mut queue, &mut waiting, usize::MAX);
     assert!(queue.is_empty() && waiting.is_empty());
@@ -55,9 +55,10 @@ fn append(choices: &mut Choices, queue: &mut SendQueue, waiting: &mut VecDeque<(
 
 /// Takes the first `upto` sends as a socket would, and compares.
 fn take(queue: &mut SendQueue, waiting: &mut VecDeque<(Destination, Vec<u8>)>, upto: usize) {
-    let upto = upto.min(queue.sends().len());
-    for send in &queue.sends()[..upto] {
-        for datagram in queue.datagrams(send) {
+    let upto = upto.min(queue.len());
+    let sealed = queue.seal(upto);
+    for send in sealed.sends() {
+        for datagram in sealed.datagrams(send) {
             let (to, contents) = waiting.pop_front().expect("no more leaves than was put in");
             assert_eq!((send.to, datagram), (to, &contents[..]));
         }
@@ -65,7 +66,7 @@ fn take(queue: &mut SendQueue, waiting: &mut VecDeque<(Destination, Vec<u8>)>, u
     queue.discard(upto);
 }
 
-fn assert_sends(queue: &SendQueue) {
+fn assert_sends(queue: &Sealed<'_>) {
     for send in queue.sends() {
         let len = queue.payload(send).len();
         assert!(send.segments <= MOST_SEGMENTS);

@@ -30,7 +30,7 @@ pub fn headers(bytes: &[u8]) {
     let mut coalescer = Coalescer::new(Offloads { tcp: true, udp: true });
     let mut arena = bytes.to_vec();
     coalescer.push(&arena, 0, &headers, 1);
-    let [only] = coalescer.finish(&mut arena) else { panic!("one packet is one write") };
+    let [only] = coalescer.finish(coalescer.len(), &mut arena) else { panic!("one packet is one write") };
     assert!(only.slices.iter().cloned().eq(std::iter::once(0..headers.len)));
 }
 
@@ -53,18 +53,19 @@ pub fn tun_read(bytes: &[u8]) {
     let Some((vnet, packet)) = bytes.split_first_chunk::<VNET_HEADER_LEN>() else { return };
     let header = VnetHeader::decode(vnet);
     let _ = finish_checksum(&header, &mut packet.to_vec());
-    if let Ok(headers) = Headers::parse(packet) {
-        if let Ok(split) = Split::new(&header, &headers) {
-            let total: usize = (0..split.segments).map(|index| split.len(index)).sum();
-            assert_eq!(total, split.total());
-            for index in 0..split.segments {
-                split.write(packet, index, &mut vec![0; split.len(index)]);
-            }
+    if let Ok(headers) = Headers::parse(packet)
+        && let Ok(split) = Split::new(&header, &headers)
+    {
+        let total: usize = (0..split.segments).map(|index| split.len(index)).sum();
+        assert_eq!(total, split.total());
+        for index in 0..split.segments {
+            split.write(packet, index, &mut vec![0; split.len(index)]);
         }
     }
     let world = World::new();
     let mut queue = SendQueue::new(true);
     FromTun::default().handle(&world.client, header, &mut packet.to_vec(), 1.0, &mut queue);
+    let queue = queue.seal_all();
     for send in queue.sends() {
         assert!(send.segment <= MTU + 32 && send.to.remote == address(Side::Gateway));
     }
