@@ -1,6 +1,7 @@
 //! Split, sealed, opened and joined again: the batches of both directions against packets handled one by one.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 
 use fastpath::coalesce::{Coalescer, Offloads};
 use fastpath::engine::{Engine, Limits};
@@ -331,6 +332,41 @@ fn what_the_kernel_would_not_join_is_not_joined() {
     let lengths: Vec<usize> = writes.iter().map(|(_, packet)| packet.len()).collect();
     assert_eq!(lengths, [252, 152, 152, 152, 152, 152, 152, 152]);
     writes.iter().flat_map(cut).for_each(|packet| assert_sound(&packet));
+}
+
+/// A super-packet is more than one send takes; the threads send what is full and keep the rest for the next super-packet.
+#[test]
+fn what_is_sent_later_is_sealed_later_and_all_of_it_opens() {
+    let (client, gateway) = pair(false, TCP, None);
+    let mut queue = SendQueue::new(true);
+    let mut receiver = Receiver::default();
+    let mut arrived = Vec::new();
+    let mut carry = |queue: &mut SendQueue, upto: usize| {
+        let sealed = queue.seal(upto);
+        for send in sealed.sends() {
+            let mut arena = sealed.payload(send).to_vec();
+            let (len, local, remote) = (arena.len(), address(false, 9, 9), address(false, 8, 8));
+            receiver.handle(&gateway, local, remote, 0, &mut arena, 0..len, send.segment, 1.0);
+            arrived.extend(receiver.take_packets(&arena));
+        }
+        queue.discard(upto);
+    };
+    let payload: Vec<u8> = (0..52 * 1228u32).map(|at| (at / 1228) as u8).collect();
+    for _ in 0..3 {
+        let (header, mut packet) = super_packet(false, TCP, ACK, &payload, 1228);
+        FromTun::default().handle(&client, header, &mut packet, 1.0, &mut queue);
+        let closed = queue.closed();
+        assert!(0 < closed && closed < queue.len());
+        carry(&mut queue, closed);
+    }
+    let rest = queue.len();
+    carry(&mut queue, rest);
+
+    let expected: Vec<u8> = (0..3).flat_map(|_| payload.chunks(1228).map(|chunk| chunk[0])).collect();
+    assert_eq!(arrived.iter().map(|packet| packet[52]).collect::<Vec<u8>>(), expected);
+    arrived.iter().for_each(|packet| assert_sound(packet));
+    let counters = &gateway.counters;
+    assert_eq!(counters.datagrams_not_authentic.load(Relaxed) + counters.datagrams_replayed.load(Relaxed), 0);
 }
 
 #[test]
