@@ -270,6 +270,29 @@ def test_what_a_new_init_does_not_list_is_revoked() -> None:
     assert prohibited(lab) == ["10.9.0.2"]
 
 
+def test_an_address_that_is_the_gateways_own_no_more_is_any_tunnel_address() -> None:
+    lab = connected(network())
+    gateway = lab.gateways[0]
+    enter(lab, udp(str(GATEWAY)))
+    before = counters(lab).get("refused_tunnel_range", 0)
+    grant = portal.AuthorizationRef(client_id=lab.client.id, resource_id=CIDR, expires_at=2_000_000_000)
+
+    lab.portal.to_gateway(
+        gateway.id,
+        portal.GatewayInit(
+            interface=portal.GatewayInterface(ipv4=ip_address("100.64.0.99"), ipv6=gateway.ipv6),
+            config=portal.GatewayConfig(),
+            authorizations=(grant,),
+            flow_logs=portal.FlowLogsConfig(api_url="http://x/", upload_interval_secs=0, upload_batch_size=0),
+        ),
+    )
+    lab.run(0.1)
+    enter(lab, ip.udp_packet(SocketAddr(str(CLIENT_V4), 40001), SocketAddr(str(GATEWAY), 53), b"x"))
+
+    assert before == 0
+    assert counters(lab)["refused_tunnel_range"] == 1
+
+
 def test_renumbered_names_cut_the_flows_of_the_old_ones() -> None:
     lab = connected(name())
     (proxy_ip, *_) = lab.ask_name("app.example")
