@@ -10,6 +10,7 @@ help:
 	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (45 minutes; bench/README.md)"
 	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
 	@echo "             make bench-flows, bench-memory: new flows a second, memory"
+	@echo "make soak    ten minutes at full load; memory and tables stay as they were after the first minute"
 	@echo "make fuzz    every fuzz target for a minute (fuzz/README.md)"
 	@echo "make setup   system packages, virtual environment, native module"
 	@echo "make check   formatting, lints and types only"
@@ -67,6 +68,10 @@ bench-flows: setup
 .PHONY: bench-memory
 bench-memory: setup
 	@$(VENV)/python -m bench.memory
+
+.PHONY: soak
+soak: setup
+	@exec $(VENV)/python -m bench.soak
 
 .PHONY: fuzz
 fuzz: setup
