@@ -342,6 +342,20 @@ class ClientHost:
     def send(self, raw: bytes) -> None:
         self.program.send_tun(raw)
 
+    def move(self, host: str) -> None:
+        """The host gets another address behind the same router, and the program notices."""
+        address = self.program.address
+        nat = self.world.attachment(address.host).nat
+        self.world.detach(address.host)
+        self.program.address = SocketAddr(host, address.port)
+        self.world.attach(host, self.program, nat=nat)
+        if not self.state.reset(self.world.now):
+            static = StaticKey.from_bytes(self.world.random.randbytes(32))
+            self.public_key = static.public_key
+            self.state.set_static(static, self.world.now)
+            self._portal.join_client(self)
+        self.program.settle()
+
     def packets(self, since: float = 0.0) -> list[Packet]:
         return [packet for at, packet in self.received if at >= since]
 
@@ -390,6 +404,19 @@ class GatewayHost:
         ipv4s = [one for one in known if one.version == 4]
         ipv6s = [one for one in known if one.version == 6]
         self.state.handle_resolved(request_id, ipv4s, ipv6s, None, self.world.now)
+        self.program.settle()
+
+    def move(self, host: str) -> None:
+        """Its host gets another address behind the same router, and it notices."""
+        nat = self.world.attachment(self._host).nat
+        self.world.detach(self._host)
+        self._host, self.program.address = host, SocketAddr(host, self.program.address.port)
+        self.world.attach(host, self.program, nat=nat)
+        if not self.state.reset(self.world.now):
+            static = StaticKey.from_bytes(self.world.random.randbytes(32))
+            self.public_key = static.public_key
+            self.state.set_static(static, self.world.now)
+            self._portal.join_gateway(self)
         self.program.settle()
 
     def kill(self) -> None:

@@ -21,6 +21,7 @@ from wardgate.io.dns_server import DnsServer
 from wardgate.io.forwarding import HostForwarding
 from wardgate.io.health import HealthServer
 from wardgate.io.host import host_user_agent, notify_service_manager
+from wardgate.io.network_monitor import NetworkMonitor
 from wardgate.io.privileges import network_problem
 from wardgate.io.resolver import NameResolver
 from wardgate.io.runner import Runner
@@ -56,6 +57,10 @@ def run(settings: GatewaySettings, *, check: bool = True) -> str | None:
         return str(error)
 
 
+async def _nothing_to_do() -> None:
+    """Only a client keeps copies of the host's routes."""
+
+
 async def _serve(settings: GatewaySettings) -> str | None:
     program = GatewayProgram(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -74,9 +79,7 @@ class GatewayProgram:
         self._settings = settings
         self._version = ApiVersion(settings.portal_version)
         self._engine = Engine()
-        static = StaticKey.from_bytes(os.urandom(32))
-        self._public_key = base64.b64encode(static.public_key).decode()
-        self._state = GatewayState(self._engine, static, clock.epoch(), os.urandom)
+        self._state = GatewayState(self._engine, self._new_key(), clock.epoch(), os.urandom)
         self._tunnel = Tunnel(self._engine, settings.interface, offload=settings.offload, must_mark=False)
         self._interface = TunInterface(settings.interface)
         self._forwarding = HostForwarding(settings.interface)
@@ -93,7 +96,13 @@ class GatewayProgram:
             on_event=self._on_event,
             on_reopened=self._configure_again,
         )
+        self._monitor = NetworkMonitor(settings.interface, _nothing_to_do, self.reset)
         self._health = HealthServer(lambda: self._runner.link.is_up, self._metrics)
+
+    def _new_key(self) -> StaticKey:
+        static = StaticKey.from_bytes(os.urandom(32))
+        self._public_key = base64.b64encode(static.public_key).decode()
+        return static
 
     def _link(self) -> PortalLink:
         return PortalLink(
@@ -111,6 +120,20 @@ class GatewayProgram:
         """Makes `run` return, once everybody was told."""
         self._runner.end(None)
 
+    def reset(self, reason: str) -> None:
+        """The host's network changed: new sockets, new paths, a new portal connection."""
+        log.info("looking for new paths", reason=reason)
+        self._runner.post(self._reset_state)
+
+    def _reset_state(self, now: float) -> None:
+        try:
+            self._tunnel.rebind()
+        except InterfaceLost as error:
+            log.warning("sockets not replaced", error=str(error))
+        if not self._state.reset(now):
+            self._state.set_static(self._new_key(), now)
+        self._runner.link.reset()
+
     async def run(self) -> str | None:
         """Serves; returns why it had to end, or `None`.
 
@@ -118,16 +141,19 @@ class GatewayProgram:
             FirewallError: The host's firewall refused.
             OSError: The health checks' address is taken.
         """
-        reloading = asyncio.create_task(self._reload_nameservers())
+        helpers: list[asyncio.Task[None]] = []
         try:
             if self._settings.masquerade:
                 await asyncio.to_thread(self._forwarding.install)
             if self._settings.health_address is not None:
                 await self._health.start(*self._settings.health_address)
+            helpers += [asyncio.create_task(self._reload_nameservers()), asyncio.create_task(self._monitor.run())]
             log.info("starting", interface=self._settings.interface, api_url=self._settings.api_url)
             return await self._runner.run()
         finally:
-            reloading.cancel()
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
             self._tunnel.close()
             self._health.close()
             self._dns_server.close()

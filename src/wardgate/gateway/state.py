@@ -483,6 +483,22 @@ class GatewayState:
                 client.nat.expire(now)
         self._settle(now)
 
+    def reset(self, now: float) -> bool:
+        """The host's network changed: finds new paths.
+
+        Returns:
+            Whether connections live on. Otherwise the program makes a new key, hands it to `set_static`, and joins the
+            portal with it, which has every client ask again.
+        """
+        is_kept = self._connections.reset(now)
+        self._settle(now)
+        return is_kept
+
+    def set_static(self, static: StaticKey, now: float) -> None:
+        """Uses another WireGuard key from now on."""
+        self._connections.set_static(static)
+        self._settle(now)
+
     def handle_goodbye(self, now: float) -> None:
         """Orderly end: tells every client, so that each asks for another gateway at once."""
         for client_id in sorted(self._clients):

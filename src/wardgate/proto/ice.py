@@ -25,8 +25,8 @@ FIRST_RTO_S = 0.01
 DISCONNECT_TIMEOUT_S = 2.0
 STALE_AFTER_S = 1.0
 NOMINATION_WINDOW_S = 3.0
-DOUBT_ELECT_S = 1.0
-DOUBT_FAIL_S = 2.0
+DOUBT_ELECT_S = 0.6
+DOUBT_FAIL_S = 1.0
 _PEER_REFLEXIVE = 110
 _TRIGGER_SPACING_S = 0.01
 
@@ -258,6 +258,8 @@ class IceAgent:
         if check is None:
             return True
         if message.use_candidate and not self._controlling:
+            if check.flagged_at is None and pair != self._primary:
+                self.check_primary(now)  # the other end may be leaving it because it does not work any more
             check.flagged_at = now
         if not check.succeeded:
             if check.check_at is None:
@@ -330,7 +332,7 @@ class IceAgent:
                 check.check_at = now + self._timers.max_rto_s if idle else now
 
     def _elect(self, now: float) -> None:
-        best = self._best_controlling(now) if self._controlling else self._best_controlled()
+        best = self._best_controlling(now) if self._controlling else self._best_controlled(now)
         if best is None or best.pair == self._primary:
             return
         self._primary = best.pair
@@ -340,7 +342,10 @@ class IceAgent:
             self._send_check(best, now)
 
     def _best_controlling(self, now: float) -> _Check | None:
-        working = [check for check in self._checks.values() if check.succeeded]
+        return self._best_of([check for check in self._checks.values() if check.succeeded], now)
+
+    def _best_of(self, working: list[_Check], now: float) -> _Check | None:
+        """The best of those that answer, or if none does of all of them."""
         fresh = [check for check in working if self._is_fresh(check, now)]
         return max(fresh or working, key=self._priority, default=None)
 
@@ -348,15 +353,14 @@ class IceAgent:
         patience_s = max(STALE_AFTER_S, 2.5 * (check.rtt_s or 0.0))
         return check.unanswered_at is None or now < check.unanswered_at + patience_s
 
-    def _best_controlled(self) -> _Check | None:
+    def _best_controlled(self, now: float) -> _Check | None:
         """The best of those chosen together; what the other end has since left for another no longer counts."""
         flagged = [(check.flagged_at, check) for check in self._checks.values() if check.flagged_at is not None]
         newest = max((at for at, _ in flagged), default=0.0)
         for at, check in flagged:
             if at < newest - NOMINATION_WINDOW_S:
                 check.flagged_at = None
-        chosen = (check for _, check in flagged if check.flagged_at is not None and check.succeeded)
-        return max(chosen, key=self._priority, default=None)
+        return self._best_of([check for _, check in flagged if check.flagged_at is not None and check.succeeded], now)
 
     def _priority(self, check: _Check) -> int:
         ours, theirs = check.local.priority, check.remote.priority

@@ -37,6 +37,7 @@ MAX_STUN_REQUESTS = 65_536
 STUN_REQUEST_TTL_S = 10.0
 ACTIVE_POLL_S = 0.25
 QUIET_POLL_S = 1.0
+DOUBTFUL_POLL_S = 0.1
 FIRST_HANDSHAKE_GAPS_S = (0.25, 0.5, 1.0, 2.0)
 
 
@@ -468,11 +469,13 @@ class Connection:
         """Does what is due at `now`."""
         if now >= self._poll_at:
             activity = self._shared.engine.activity(self.index)
+            self._watch(activity, now)
             quiet = now - activity.last_data_sent_at > MAX_IDLE_S or not self.parameters.controlling
-            self._poll_at = now + (QUIET_POLL_S if quiet else ACTIVE_POLL_S)
+            self._poll_at = now + (
+                DOUBTFUL_POLL_S if self._watcher.is_doubtful else QUIET_POLL_S if quiet else ACTIVE_POLL_S
+            )
             self._handshakes.handle_activity(activity, now)
             self._keep_channel(activity, now)
-            self._watch(activity, now)
             self._set_idle(activity, now)
         if self._first_handshake_at is not None and now >= self._first_handshake_at:
             self._first_handshakes += 1

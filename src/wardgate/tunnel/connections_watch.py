@@ -6,11 +6,11 @@ process was stopped for a while.
 
 from enum import Enum, auto
 
-CHECK_AFTER_S = 1.0
-DISTRESS_AFTER_S = 1.5
-DEAD_AFTER_S = 3.0
-MIN_CHECK_S = 0.4
-MIN_DISTRESS_S = 1.5
+CHECK_AFTER_S = 0.8
+DISTRESS_AFTER_S = 1.1
+DEAD_AFTER_S = 2.2
+MIN_CHECK_S = 0.3
+MIN_DISTRESS_S = 1.0
 
 
 class Doubt(Enum):
@@ -28,6 +28,11 @@ class Watch:
         self._step = 0
         self._step_at = 0.0
         self._since = 0.0
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether steps were taken, so that the next ones may be due soon."""
+        return self._step > 0
 
     def handle_unanswered(self, since: float | None, now: float, rtt_s: float = 0.0) -> Doubt | None:
         """Takes since when data is unanswered, and gives the step that is due now, each once.
