@@ -9,7 +9,7 @@ help:
 	@echo "make dev     the demo's lab, left running, with what to try in it"
 	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (45 minutes; bench/README.md)"
 	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
-	@echo "             make bench-flows, bench-memory: new flows a second, memory"
+	@echo "             make bench-flows, bench-memory: new flows a second, memory; bench-loop: a flood of first packets"
 	@echo "make soak    ten minutes at full load; memory and tables stay as they were after the first minute"
 	@echo "make fuzz    every fuzz target for a minute (fuzz/README.md)"
 	@echo "make setup   system packages, virtual environment, native module"
@@ -68,6 +68,10 @@ bench-flows: setup
 .PHONY: bench-memory
 bench-memory: setup
 	@$(VENV)/python -m bench.memory
+
+.PHONY: bench-loop
+bench-loop: setup
+	@exec $(VENV)/python -m bench.loop
 
 .PHONY: soak
 soak: setup

@@ -63,6 +63,11 @@ class Crowd:
                     for answer in self.clients.answers(datagram, source, now):
                         self._sockets[number].sendto(answer, GATEWAY)
 
+    def fall_silent(self) -> None:
+        """Answers nothing any more: what was sealed before would be too old for the gateway beside a fresh answer."""
+        for one in self._sockets:
+            asyncio.get_running_loop().remove_reader(one)
+
     def send(self, client: LightClient, datagram: bytes) -> None:
         """Sends a datagram to the gateway."""
         self._sockets[client.address.port - FIRST_PORT].sendto(datagram, GATEWAY)

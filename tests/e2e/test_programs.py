@@ -1,8 +1,9 @@
-"""The real programs in the lab, in the ways that `make demo` does not show: V1 sockets, classic ICE."""
+"""The real programs in the lab, as `make demo` does not show them: V1 sockets, classic ICE, a gateway that moves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,34 @@ def test_v1_sockets_and_classic_ice_reach_the_app(
     assert path["mode"] == "ice"
 
 
+@pytest.mark.parametrize("iceless", [True, False])
+def test_a_gateway_whose_address_changes_is_reached_again(tmp_path: Path, *, iceless: bool) -> None:
+    with joined(tmp_path, NatKind.PORT_RESTRICTED, {}, {}, iceless=iceless) as cast:
+        cast.admin("policies", "create", "--group", "engineering", "--resource", "wiki by address")
+        cast.wait(partial(steps.answers, cast, steps.CIDR_URL), 20.0, "the app answers")
+
+        cast.lab.move_host("gateway-1", "gateway", IPv4Address("10.9.0.77"), IPv6Address("2001:db8:9::77"))
+
+        cast.wait(partial(steps.answers, cast, steps.CIDR_URL), 20.0, "the app answers again")
+        log = cast.processes["gateway-1"].log()
+
+    assert "looking for new paths" in log
+
+
 @contextmanager
-def joined(directory: Path, nat: NatKind, client_env: dict[str, str], gateway_env: dict[str, str]) -> Iterator[Cast]:
+def joined(
+    directory: Path,
+    nat: NatKind,
+    client_env: dict[str, str],
+    gateway_env: dict[str, str],
+    *,
+    iceless: bool = False,
+) -> Iterator[Cast]:
     """A portal with an account, and a relay, gateway and client that have joined it."""
     story = Story()
     with playing(story, directory, topologies.demo(nat, nat)) as cast:
         steps.portal_starts(story, cast)
-        steps.operator(cast, "features", "--account", "corp", "--disable", "iceless")
+        steps.operator(cast, "features", "--account", "corp", "--enable" if iceless else "--disable", "iceless")
         cast.start_relay()
         cast.start_gateway(env=gateway_env)
         cast.start_client(env=client_env)
