@@ -37,7 +37,7 @@ MINUTES, FIRST_MINUTE_S, MEDIAN_OF_S, TELL_EVERY_S = 10.0, 60.0, 10.0, 10.0
 CONNECTIONS_PER_S = 100
 FLOWS_LEAVE_WITHIN_S = 30.0
 MOST_GROWTH, LEAST_SUCCESS_PCT, MOST_FLOWS_LEFT = 1.05, 99.0, 100
-TUN_BYTES = "/sys/class/net/tun-wardgate/statistics/{}_bytes"
+TUN = "tun-wardgate"
 METRICS = "http://127.0.0.1:8080/metrics"
 FLOWS = re.compile(r"^wardgate_gateway_state_flows (\d+)", re.MULTILINE)
 
@@ -100,8 +100,8 @@ class Soak:
             if not process.running:
                 raise LabError(f"the {role} ended with {process.returncode}:\n{process.log(15)}")
             rss[role] = number_of(Path(f"/proc/{process.pid}/status").read_text(), "VmRSS") * 1024
-        counters = self.place.client.run(["cat", TUN_BYTES.format("rx"), TUN_BYTES.format("tx")]).check().stdout
-        return Look(at_s, rss, self.flows(), sum(int(word) for word in counters.split()))
+        interfaces = self.place.client.run(["cat", "/proc/net/dev"]).check().stdout
+        return Look(at_s, rss, self.flows(), carried_by(interfaces, TUN))
 
     def flows(self) -> int:
         """How many flows the gateway has.
@@ -134,6 +134,20 @@ class Soak:
         memory = ", ".join(f"{role} {rss / 1e6:.1f} MB" for role, rss in newest.rss.items())
         rate = gbit_per_s(self.looks[-11:])
         return f"{newest.at_s:4.0f} of {seconds:.0f} s: {memory}, {newest.flows:,} flows, {rate:.2f} Gbit/s both ways"
+
+
+def carried_by(interfaces: str, name: str) -> int:
+    """Bytes received and sent by an interface, from the text of `/proc/net/dev`.
+
+    Raises:
+        LabError: It is not there.
+    """
+    for line in interfaces.splitlines():
+        found, _, figures = line.partition(":")
+        if found.strip() == name:
+            words = figures.split()
+            return int(words[0]) + int(words[8])
+    raise LabError(f"there is no interface {name}")
 
 
 def gbit_per_s(looks: Sequence[Look]) -> float:

@@ -1,6 +1,9 @@
 """What is read from a soak."""
 
-from bench.soak import Look, bars_of, gbit_per_s, growth, wait_for_flows_to_go
+import pytest
+from bench.soak import Look, bars_of, carried_by, gbit_per_s, growth, wait_for_flows_to_go
+
+from wardgate.errors import LabError
 
 MB = 1_000_000
 
@@ -26,6 +29,18 @@ def test_connections_that_fail_and_flows_that_stay_are_told() -> None:
 
 def test_what_was_carried_is_a_difference() -> None:
     assert gbit_per_s(looks([1.0] * 11)[4:]) == 8 * MB / 1e9
+
+
+def test_what_an_interface_carried_is_both_ways() -> None:
+    text = (
+        "Inter-|   Receive                                                |  Transmit\n"
+        "    lo: 7 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0\n"
+        "  tun0: 1000 2 0 0 0 0 0 0 30 1 0 0 0 0 0 0\n"
+    )
+
+    assert carried_by(text, "tun0") == 1030
+    with pytest.raises(LabError, match="no interface tun1"):
+        carried_by(text, "tun1")
 
 
 def test_flows_that_are_gone_are_not_waited_for() -> None:
