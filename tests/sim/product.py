@@ -412,11 +412,7 @@ class GatewayHost:
         self.world.detach(self._host)
         self._host, self.program.address = host, SocketAddr(host, self.program.address.port)
         self.world.attach(host, self.program, nat=nat)
-        if not self.state.reset(self.world.now):
-            static = StaticKey.from_bytes(self.world.random.randbytes(32))
-            self.public_key = static.public_key
-            self.state.set_static(static, self.world.now)
-            self._portal.join_gateway(self)
+        self.state.reset(self.world.now)
         self.program.settle()
 
     def kill(self) -> None:

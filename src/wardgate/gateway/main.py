@@ -79,7 +79,9 @@ class GatewayProgram:
         self._settings = settings
         self._version = ApiVersion(settings.portal_version)
         self._engine = Engine()
-        self._state = GatewayState(self._engine, self._new_key(), clock.epoch(), os.urandom)
+        static = StaticKey.from_bytes(os.urandom(32))
+        self._public_key = base64.b64encode(static.public_key).decode()
+        self._state = GatewayState(self._engine, static, clock.epoch(), os.urandom)
         self._tunnel = Tunnel(self._engine, settings.interface, offload=settings.offload, must_mark=False)
         self._interface = TunInterface(settings.interface)
         self._forwarding = HostForwarding(settings.interface)
@@ -98,11 +100,6 @@ class GatewayProgram:
         )
         self._monitor = NetworkMonitor(settings.interface, _nothing_to_do, self.reset)
         self._health = HealthServer(lambda: self._runner.link.is_up, self._metrics)
-
-    def _new_key(self) -> StaticKey:
-        static = StaticKey.from_bytes(os.urandom(32))
-        self._public_key = base64.b64encode(static.public_key).decode()
-        return static
 
     def _link(self) -> PortalLink:
         return PortalLink(
@@ -130,8 +127,7 @@ class GatewayProgram:
             self._tunnel.rebind()
         except InterfaceLost as error:
             log.warning("sockets not replaced", error=str(error))
-        if not self._state.reset(now):
-            self._state.set_static(self._new_key(), now)
+        self._state.reset(now)
         self._runner.link.reset()
 
     async def run(self) -> str | None:

@@ -483,20 +483,9 @@ class GatewayState:
                 client.nat.expire(now)
         self._settle(now)
 
-    def reset(self, now: float) -> bool:
-        """The host's network changed: finds new paths.
-
-        Returns:
-            Whether connections live on. Otherwise the program makes a new key, hands it to `set_static`, and joins the
-            portal with it, which has every client ask again.
-        """
-        is_kept = self._connections.reset(now)
-        self._settle(now)
-        return is_kept
-
-    def set_static(self, static: StaticKey, now: float) -> None:
-        """Uses another WireGuard key from now on."""
-        self._connections.set_static(static)
+    def reset(self, now: float) -> None:
+        """The host's network changed: finds new paths. Connections with ICE are closed, and their clients ask again."""
+        self._connections.reset(now)
         self._settle(now)
 
     def handle_goodbye(self, now: float) -> None:

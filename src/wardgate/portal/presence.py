@@ -58,10 +58,13 @@ class Presence:
     # --- gateways ---------------------------------------------------------------------------------------------------
 
     def add_gateway(self, channel: "GatewayChannel") -> bool:
-        """Registers a gateway; false if its id is connected already: the first one wins."""
-        if channel.device_id in self._gateways:
+        """Registers a gateway; false if its id is connected already by another program: the first one wins."""
+        older = self._gateways.get(channel.device_id)
+        if older is not None and not older.is_same_program(channel.device.public_key):
             return False
         self._gateways[channel.device_id] = channel
+        if older is not None:
+            older.close()
         return True
 
     def remove_gateway(self, channel: "GatewayChannel") -> None:

@@ -142,6 +142,13 @@ class GatewayChannel(Channel):
         """What the choice of a gateway looks at."""
         return OnlineGateway(self.device_id, self.device.version, self.device.location)
 
+    def is_same_program(self, public_key: str) -> bool:
+        """Whether a gateway of this id that comes with this key is the one here, whose network changed.
+
+        Every start of a gateway makes its own key. The old connection may look alive for a minute: nobody could end it.
+        """
+        return public_key == self.device.public_key
+
     async def join(self, frame: Frame) -> None:
         """Confirms, tells the grants that are still valid, and opens the gateway for requests."""
         if not self.is_joined:

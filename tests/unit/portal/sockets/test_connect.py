@@ -131,6 +131,18 @@ async def test_a_gateway_that_is_connected_keeps_a_second_one_out(
     assert await first.settle() == ["init"]
 
 
+async def test_a_gateway_whose_network_changed_takes_the_place_of_its_old_connection(
+    server: PortalUnderTest, lab: Lab
+) -> None:
+    first = await server.gateway(lab)
+
+    second = await server.gateway(lab)
+
+    await first.closed()
+    assert await second.settle() == ["init"]
+    assert len(server.hub.presence.gateways(lab.subject.account_id)) == 1
+
+
 async def test_a_relay_needs_an_address(server: PortalUnderTest) -> None:
     issued = await tokens.create_relay_token(server.hub.db)
 
