@@ -45,9 +45,17 @@ def gateway_moves(lab: Product) -> None:
 
 
 def link_is_down_for_5_s(lab: Product) -> None:
+    link_is_down(lab, 5.0)
+
+
+def link_is_down_for_20_s(lab: Product) -> None:
+    link_is_down(lab, 20.0)
+
+
+def link_is_down(lab: Product, for_s: float) -> None:
     attachment = lab.world.attachment(lab.client.program.address.host)
     attachment.is_up = False
-    lab.world.at(lab.world.now + 5.0, lambda: setattr(attachment, "is_up", True))
+    lab.world.at(lab.world.now + for_s, lambda: setattr(attachment, "is_up", True))
 
 
 def gap(lab: Product, breaks: Breaks, after_s: float = AFTER_S) -> float:
@@ -81,7 +89,8 @@ def gap(lab: Product, breaks: Breaks, after_s: float = AFTER_S) -> float:
         (gateways_nat_changes_its_ports, 1, 3.0),
         (client_moves, 1, 0.4),
         (gateway_moves, 1, 3.0),
-        (link_is_down_for_5_s, 1, 7.0),
+        (link_is_down_for_5_s, 1, 5.2),
+        (link_is_down_for_20_s, 1, 22.0),
     ],
 )
 def test_gap(breaks: Breaks, gateways: int, limit_s: float, *, iceless: bool) -> None:

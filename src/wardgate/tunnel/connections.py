@@ -361,7 +361,8 @@ class Connections:
         except RemoteProtocolError:
             self._handle_peer_datagram(Pair(local, remote), payload, now)
             return
-        allocation.handle_input(local, remote, message, now)
+        if allocation.handle_input(local, remote, message, now):
+            self._relays.heard_at = now
         self._drain_relays(now)
 
     def _handle_channel_data(self, allocation: Allocation, payload: bytes, now: float) -> None:

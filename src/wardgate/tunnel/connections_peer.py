@@ -38,6 +38,7 @@ STUN_REQUEST_TTL_S = 10.0
 ACTIVE_POLL_S = 0.25
 QUIET_POLL_S = 1.0
 DOUBTFUL_POLL_S = 0.1
+MAX_CUT_OFF_S = 15.0
 FIRST_HANDSHAKE_GAPS_S = (0.25, 0.5, 1.0, 2.0)
 
 
@@ -121,6 +122,7 @@ class Connection:
         self._is_established = False
         self._alive_at = now
         self._watcher = Watch()
+        self._unanswered_since: float | None = None
         self._sent_at = now
         self._noted_at = 0.0
         self._poll_at = now
@@ -412,6 +414,8 @@ class Connection:
                     self._shared.events.append(PathChanged(self.peer_id, self._describe(pair)))
                     if self._ice and self.parameters.controlling:
                         self._rehandshake(now)
+                case Disconnected() if self._is_established and self._is_cut_off(now):
+                    self._doubt_everything(now)
                 case Disconnected(reason):
                     self.failure = self.failure or reason
 
@@ -505,14 +509,24 @@ class Connection:
     def _watch(self, activity: PeerActivity, now: float) -> None:
         """Doubts a peer that leaves data unanswered; with ICE its agent knows better when to give up."""
         unanswered = self._is_confirmed and activity.first_unanswered_at != 0.0
-        since = max(activity.first_unanswered_at, self._alive_at) if unanswered else None
+        since = self._unanswered_since = max(activity.first_unanswered_at, self._alive_at) if unanswered else None
         match self._watcher.handle_unanswered(since, now, self._agent.rtt_s() or 0.0):
             case Doubt.CHECK_PATH:
                 self._agent.check_primary(now)
             case Doubt.TRY_EVERY_PATH:
                 self._doubt_everything(now)
+            case Doubt.GIVE_UP if self._is_cut_off(now):
+                self._watcher.try_again(now)
+                self._doubt_everything(now)
             case Doubt.GIVE_UP if self._paths and self.parameters.controlling:
                 self.failure = self.failure or "the peer does not answer"
+
+    def _is_cut_off(self, now: float) -> bool:
+        """Whether the relays are as silent as the peer: this host's own link is down then, and worth waiting for."""
+        since = self._unanswered_since
+        if since is None or self._shared.relays.get(self.relay_id) is None:
+            return False
+        return self._shared.relays.heard_at < since and now < since + MAX_CUT_OFF_S
 
     def _doubt_everything(self, now: float) -> None:
         self._agent.handle_distress(now)

@@ -17,7 +17,11 @@ _MIN_DEVIATION_S = 0.002
 
 
 class Relays:
-    """The allocations, by relay, and the native side's knowledge of them."""
+    """The allocations, by relay, and the native side's knowledge of them.
+
+    Attributes:
+        heard_at: When a relay last answered; monotonic seconds.
+    """
 
     def __init__(self, engine: Engine, random_bytes: RandomBytes, counts: Counter[str]) -> None:
         self._engine = engine
@@ -27,6 +31,7 @@ class Relays:
         self._by_server: dict[SocketAddr, Allocation] = {}
         self._former: dict[SocketAddr, None] = {}
         self._farewells: list[Transmit] = []
+        self.heard_at = 0.0
 
     def __len__(self) -> int:
         return len(self._by_id)

@@ -34,6 +34,10 @@ class Watch:
         """Whether steps were taken, so that the next ones may be due soon."""
         return self._step > 0
 
+    def try_again(self, now: float) -> None:
+        """Not the peer is to blame: gives it the time of the last step once more."""
+        self._step, self._step_at = 2, now
+
     def handle_unanswered(self, since: float | None, now: float, rtt_s: float = 0.0) -> Doubt | None:
         """Takes since when data is unanswered, and gives the step that is due now, each once.
 
