@@ -14,7 +14,7 @@ def steps(times: Sequence[tuple[float | None, float]]) -> list[tuple[float, Doub
 def test_steps_come_in_order_and_once() -> None:
     quarter_seconds = [(10.0, 10.0 + number / 4) for number in range(40)]
 
-    assert steps(quarter_seconds) == [(11.0, Doubt.CHECK_PATH), (11.5, Doubt.TRY_EVERY_PATH), (13.0, Doubt.GIVE_UP)]
+    assert steps(quarter_seconds) == [(11.0, Doubt.CHECK_PATH), (11.5, Doubt.TRY_EVERY_PATH), (12.5, Doubt.GIVE_UP)]
 
 
 def test_an_answer_starts_it_over() -> None:
