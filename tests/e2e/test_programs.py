@@ -51,8 +51,20 @@ def test_a_gateway_whose_address_changes_is_reached_again(tmp_path: Path, *, ice
 
         cast.wait(partial(steps.answers, cast, steps.CIDR_URL), 20.0, "the app answers again")
         log = cast.processes["gateway-1"].log()
+        niceness = {program: niceness_of_threads(cast.processes[program].pid) for program in ("gateway-1", "client")}
 
     assert "looking for new paths" in log
+    for of_threads in niceness.values():
+        assert of_threads["tun-to-net"] == of_threads["net-to-tun"] < of_threads["wardgate"]
+
+
+def niceness_of_threads(pid: int) -> dict[str, int]:
+    """By the threads' names; of equal ones that of the process's first thread."""
+    found: dict[str, int] = {}
+    for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: int(task.name)):
+        name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+        found.setdefault(name, int(rest.split()[16]))
+    return found
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from typing import Final
 
 from wardgate._fastpath import Engine, TunDevice, TunnelIo
 from wardgate.errors import InterfaceLost
+from wardgate.io.priority import Priority
 from wardgate.io.udp import UdpSockets, open_udp_sockets
 
 Datagram = tuple[tuple[str, int] | None, tuple[str, int], bytes]
@@ -28,6 +29,7 @@ class Tunnel:
         self._interface = interface
         self._offload = offload
         self._must_mark = must_mark
+        self._priority = Priority()
         self._open()
 
     def _open(self) -> None:
@@ -51,8 +53,10 @@ class Tunnel:
         return self._tun.name
 
     def start(self) -> None:
-        """Starts the threads."""
+        """Starts the threads; they keep the priority of this process, while the calling thread steps back."""
+        self._priority.restore()
         self._io.start()
+        self._priority.step_back()
 
     def send(self, datagrams: list[Datagram]) -> int:
         """Sends datagrams of Python's making."""
