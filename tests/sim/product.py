@@ -175,6 +175,19 @@ class Portal:
             self.to_gateway(gateway_id, portal.RejectAccess(client_id=self.client.id, resource_id=resource_id))
         self.to_client(portal.ResourceDeleted(resource_id=resource_id))
 
+    def announce(self, *connected: RelayNode, gone: Iterable[RelayNode] = ()) -> None:
+        """Tells everybody that relays came or went."""
+        lost = tuple(relay.relay_id for relay in gone)
+        self.relays = tuple(relay for relay in self.relays if relay.relay_id not in lost) + connected
+        self.to_client(
+            portal.RelaysPresence(
+                disconnected_ids=lost, connected=tuple(relay.announced_to("client") for relay in self.relays)
+            )
+        )
+        for gateway_id in self.gateways:
+            entries = tuple(relay.announced_to(gateway_id) for relay in self.relays)
+            self.to_gateway(gateway_id, portal.RelaysPresence(disconnected_ids=lost, connected=entries))
+
     # --- messages
 
     def to_client(self, message: Message) -> None:
@@ -356,6 +369,13 @@ class ClientHost:
             self._portal.join_client(self)
         self.program.settle()
 
+    def lose_route(self, host: str) -> None:
+        """Packets leave by another uplink from now on, and nobody tells the program."""
+        nat = self.world.attachment(self.program.address.host).nat
+        self.world.detach(self.program.address.host)
+        self.program.address = SocketAddr(host, self.program.address.port)
+        self.world.attach(host, self.program, nat=nat)
+
     def packets(self, since: float = 0.0) -> list[Packet]:
         return [packet for at, packet in self.received if at >= since]
 
@@ -415,6 +435,13 @@ class GatewayHost:
         self.state.reset(self.world.now)
         self.program.settle()
 
+    def stop(self) -> None:
+        """The program ends in good order: it leaves the portal, then tells its clients."""
+        self.is_up = False
+        self.state.handle_portal_down(self.world.now)
+        self.state.handle_goodbye(self.world.now)
+        self.program.settle()
+
     def kill(self) -> None:
         """The process is gone without a word."""
         self.is_up = False
@@ -461,11 +488,12 @@ class Product:
         return [ip_address(records[at + step - length : at + step]) for at in range(0, len(records), step)]
 
 
-def product(*, gateways: int = 1, seed: int = 1, symmetric: bool = False) -> Product:
-    """A client behind a NAT, a relay, and gateways behind NATs, all joined."""
+def product(*, gateways: int = 1, relays: int = 1, seed: int = 1, symmetric: bool = False) -> Product:
+    """A client behind a NAT, relays, and gateways behind NATs, all joined."""
     world = World(seed)
-    relay = RelayNode(world, "203.0.113.3")
-    stub = Portal(world, [relay])
+    stub = Portal(
+        world, [RelayNode(world, f"203.0.113.{2 + number}", number=number) for number in range(1, relays + 1)]
+    )
     mapping: Any = "symmetric" if symmetric else "cone"
     client = ClientHost(world, stub, "192.168.1.2", nat=Nat("203.0.113.21", mapping))
     hosts = []

@@ -74,7 +74,7 @@ def with_flow(iceless: bool, mapping: str) -> tuple[World, Device, Device]:
     ]
     world, _, client, gateway = lab(client_nat=nats[0], gateway_nat=nats[1])
     connect(client, gateway, iceless=iceless)
-    world.run(5.0)
+    world.run(15.0)  # until no more probes come in between
     assert client.path().kind == ("relayed" if mapping == "symmetric" else "direct")
     for device, peer, from_peer in ((client, "gateway-1", False), (gateway, "client-1", True)):
         index = device.connections.index_of(peer)

@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from tests.sim.network import RelayNode
 from tests.sim.product import CLIENT_V4, SITE, Product, product, resource_id
 from wardgate.wire import ip, portal
 
@@ -42,6 +43,39 @@ def client_moves(lab: Product) -> None:
 
 def gateway_moves(lab: Product) -> None:
     lab.gateways[0].move("192.168.10.77")
+
+
+def clients_way_out_moves_unnoticed(lab: Product) -> None:
+    lab.client.lose_route("192.168.1.78")
+
+
+def gateway_stops_politely(lab: Product) -> None:
+    """The program ends in good order, and another one is up half a second later."""
+    gateway = lab.gateways[0]
+    gateway.stop()
+    lab.world.at(lab.world.now + 0.5, gateway.restart)
+
+
+def relay_restarted(lab: Product) -> None:
+    """The relay in use comes back at the same address and knows nobody; the portal tells of its end a second late."""
+    relay = relay_in_use(lab)
+    lab.world.detach(relay.host)
+    again = RelayNode(lab.world, relay.host, "cd" * 32, number=77)
+    lab.world.at(lab.world.now + 0.1, lambda: lab.portal.announce(again))
+    lab.world.at(lab.world.now + 1.0, lambda: lab.portal.announce(gone=[relay]))
+
+
+def relay_replaced(lab: Product) -> None:
+    """The relay in use dies; another one was known all the time."""
+    relay = relay_in_use(lab)
+    lab.world.detach(relay.host)
+    lab.world.at(lab.world.now + 1.0, lambda: lab.portal.announce(gone=[relay]))
+
+
+def relay_in_use(lab: Product) -> RelayNode:
+    (gateway,) = lab.client.state.snapshot()["gateways"]
+    host, _, _ = gateway["path"]["relay"].rpartition(":")
+    return next(relay for relay in lab.portal.relays if relay.host == host)
 
 
 def link_is_down_for_5_s(lab: Product) -> None:
@@ -89,6 +123,9 @@ def gap(lab: Product, breaks: Breaks, after_s: float = AFTER_S) -> float:
         (gateways_nat_changes_its_ports, 1, 3.0),
         (client_moves, 1, 0.4),
         (gateway_moves, 1, 3.0),
+        (clients_way_out_moves_unnoticed, 1, 3.0),
+        (gateway_stops_politely, 1, 1.0),
+        (gateway_stops_politely, 2, 1.0),
         (link_is_down_for_5_s, 1, 5.2),
         (link_is_down_for_20_s, 1, 22.0),
     ],
@@ -98,6 +135,16 @@ def test_gap(breaks: Breaks, gateways: int, limit_s: float, *, iceless: bool) ->
     lab.portal.iceless = iceless
     found = gap(lab, breaks)
     assert found < limit_s
+
+
+@pytest.mark.parametrize("iceless", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("breaks", "relays"), [(relay_restarted, 1), (relay_restarted, 2), (relay_replaced, 2)])
+def test_gap_of_a_relayed_path(breaks: Breaks, relays: int, seed: int, *, iceless: bool) -> None:
+    lab = product(symmetric=True, relays=relays, seed=seed)
+    lab.portal.iceless = iceless
+    found = gap(lab, breaks)
+    assert found < 1.0
 
 
 @pytest.mark.parametrize("iceless", [True, False])

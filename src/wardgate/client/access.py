@@ -159,7 +159,7 @@ class Access:
         self.gateways.remove(gateway.gateway_id)
         self.candidates.forget(gateway_id)
         for resource_id in gateway.numbers:
-            self.pending.forget(resource_id)
+            self.pending.hurry(resource_id)
             self._renewed_at.pop(resource_id, None)
         self.to_route.extend(gateway.waiting.take())
         self.to_ask.extend(gateway.queries)

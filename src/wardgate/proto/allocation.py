@@ -106,6 +106,7 @@ class Allocation:
 
     Attributes:
         relay_id: The portal's name for it.
+        heard_at: When it last answered; monotonic seconds.
         counts: What was refused or lost, by name.
     """
 
@@ -125,6 +126,7 @@ class Allocation:
             ipv4: Its address of that family, if it has one; likewise `ipv6`.
         """
         self.relay_id = relay_id
+        self.heard_at = float("-inf")
         self.counts: Counter[str] = Counter()
         self._ipv4, self._ipv6 = ipv4, ipv6
         self._username, self._password = username, password
@@ -209,6 +211,7 @@ class Allocation:
         if message.method != Method.BINDING and not message.verify_integrity(self._key):
             self.counts["unauthentic answers"] += 1
             return False
+        self.heard_at = now
         self._sample_rtt(now - request.copies[message.transaction_id])
         self._finish(request)
         if message.message_class is MessageClass.SUCCESS:

@@ -123,6 +123,7 @@ class Connection:
         self._alive_at = now
         self._watcher = Watch()
         self._unanswered_since: float | None = None
+        self._relays_checked_at = now
         self._sent_at = now
         self._noted_at = 0.0
         self._poll_at = now
@@ -474,7 +475,8 @@ class Connection:
         if now >= self._poll_at:
             activity = self._shared.engine.activity(self.index)
             self._watch(activity, now)
-            quiet = now - activity.last_data_sent_at > MAX_IDLE_S or not self.parameters.controlling
+            is_watched = self.parameters.controlling or self._is_relayed
+            quiet = now - activity.last_data_sent_at > MAX_IDLE_S or not is_watched
             self._poll_at = now + (
                 DOUBTFUL_POLL_S if self._watcher.is_doubtful else QUIET_POLL_S if quiet else ACTIVE_POLL_S
             )
@@ -511,6 +513,12 @@ class Connection:
         unanswered = self._is_confirmed and activity.first_unanswered_at != 0.0
         since = self._unanswered_since = max(activity.first_unanswered_at, self._alive_at) if unanswered else None
         match self._watcher.handle_unanswered(since, now, self._agent.rtt_s() or 0.0):
+            case Doubt.CHECK_RELAYS:
+                self._relays_checked_at = now
+                if self._is_relayed:
+                    self._shared.relays.check(now)
+            case Doubt.LEAVE_SILENT_RELAY:
+                self._leave_silent_relay(now)
             case Doubt.CHECK_PATH:
                 self._agent.check_primary(now)
             case Doubt.TRY_EVERY_PATH:
@@ -520,6 +528,16 @@ class Connection:
                 self._doubt_everything(now)
             case Doubt.GIVE_UP if self._paths and self.parameters.controlling:
                 self.failure = self.failure or "the peer does not answer"
+
+    @property
+    def _is_relayed(self) -> bool:
+        return self._path is not None and self._shared.relays.owner_of(self._path.local) is not None
+
+    def _leave_silent_relay(self, now: float) -> None:
+        other = self._shared.relays.instead_of(self.relay_id, self._relays_checked_at)
+        if other and self._is_relayed:
+            self._shared.counts["silent relays left"] += 1
+            self.use_relay(other, now)
 
     def _is_cut_off(self, now: float) -> bool:
         """Whether the relays are as silent as the peer: this host's own link is down then, and worth waiting for."""

@@ -13,6 +13,7 @@ from wardgate.wire.portal import Relay
 
 MAX_RELAYS = 32
 MAX_FORMER = 64
+MAX_CHECKED = 8
 _MIN_DEVIATION_S = 0.002
 
 
@@ -59,7 +60,7 @@ class Relays:
         """Forgets some relays and learns others; gives the allocations that are gone.
 
         A relay that is known already with the same addresses and credentials stays as it is; if anything differs it was
-        started anew and so is the allocation. The others are checked.
+        started anew and so is the allocation. So it was if another one had its address. The others are checked.
         """
         gone = [allocation for relay_id in remove if (allocation := self._remove(relay_id, now))]
         kept = list(self._by_id.values())
@@ -69,9 +70,9 @@ class Relays:
             known, user, password = self._by_id.get(relay_id), entries[0].username, entries[0].password
             if known and known.same_as(ipv4, ipv6, user, password):
                 continue
-            if known:
-                kept.remove(known)
-                gone += [allocation for allocation in (self._remove(relay_id, now),) if allocation]
+            for outdated in self._outdated_by(relay_id, ipv4, ipv6):
+                kept = [one for one in kept if one is not outdated]
+                gone += [allocation for allocation in (self._remove(outdated.relay_id, now),) if allocation]
             if len(self._by_id) >= MAX_RELAYS:
                 useless = next((known for known in self._by_id.values() if not known.is_usable), None)
                 if useless is None:
@@ -84,6 +85,14 @@ class Relays:
             allocation.probe(now)
         return gone
 
+    def _outdated_by(self, relay_id: RelayId, ipv4: SocketAddr | None, ipv6: SocketAddr | None) -> list[Allocation]:
+        """What is known of that relay, and of relays whose address it has now."""
+        return [
+            known
+            for known in self._by_id.values()
+            if known.relay_id == relay_id or any(server in (ipv4, ipv6) for server in known.servers)
+        ]
+
     def choose(self) -> Allocation | None:
         """One of the nearest relays for a new connection; one that is not usable yet only if there is no other."""
         usable = [allocation for allocation in self._by_id.values() if allocation.is_usable]
@@ -93,6 +102,19 @@ class Relays:
         limit = _threshold([rtt_s for rtt_s, _ in measured])
         near = [allocation for rtt_s, allocation in measured if rtt_s <= limit]
         return near[int.from_bytes(self._random(4), "big") % len(near)]
+
+    def check(self, now: float) -> None:
+        """Asks all relays for a sign of life."""
+        for allocation in list(self._by_id.values())[:MAX_CHECKED]:
+            allocation.check(now)
+
+    def instead_of(self, relay_id: RelayId | None, since: float) -> Allocation | None:
+        """Another relay that answered since then, if that one did not."""
+        silent = self.get(relay_id)
+        if silent is None or silent.heard_at >= since:
+            return None
+        answered = [known for known in self._by_id.values() if known.is_usable and known.heard_at >= since]
+        return min(answered, key=lambda known: known.rtt_s or 0.0, default=None)
 
     def owner_of(self, relayed: SocketAddr) -> Allocation | None:
         """The allocation that this relayed address of ours belongs to."""

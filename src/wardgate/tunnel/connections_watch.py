@@ -6,9 +6,12 @@ process was stopped for a while.
 
 from enum import Enum, auto
 
+CHECK_RELAYS_AFTER_S = 0.35
+LEAVE_RELAY_AFTER_S = 0.6
 CHECK_AFTER_S = 0.8
 DISTRESS_AFTER_S = 1.1
 DEAD_AFTER_S = 2.2
+MIN_RELAYS_S = 0.2
 MIN_CHECK_S = 0.3
 MIN_DISTRESS_S = 1.0
 
@@ -16,9 +19,21 @@ MIN_DISTRESS_S = 1.0
 class Doubt(Enum):
     """What to do next."""
 
+    CHECK_RELAYS = auto()
+    LEAVE_SILENT_RELAY = auto()
     CHECK_PATH = auto()
     TRY_EVERY_PATH = auto()
     GIVE_UP = auto()
+
+
+_STEPS = (
+    (Doubt.CHECK_RELAYS, CHECK_RELAYS_AFTER_S, 0.0),
+    (Doubt.LEAVE_SILENT_RELAY, LEAVE_RELAY_AFTER_S, MIN_RELAYS_S),
+    (Doubt.CHECK_PATH, CHECK_AFTER_S, 0.0),
+    (Doubt.TRY_EVERY_PATH, DISTRESS_AFTER_S, MIN_CHECK_S),
+    (Doubt.GIVE_UP, DEAD_AFTER_S, MIN_DISTRESS_S),
+)
+"""What is done when, and how long after the step before at least; seconds."""
 
 
 class Watch:
@@ -34,9 +49,14 @@ class Watch:
         """Whether steps were taken, so that the next ones may be due soon."""
         return self._step > 0
 
+    @property
+    def step_at(self) -> float:
+        """When the last step was taken."""
+        return self._step_at
+
     def try_again(self, now: float) -> None:
         """Not the peer is to blame: gives it the time of the last step once more."""
-        self._step, self._step_at = 2, now
+        self._step, self._step_at = len(_STEPS) - 1, now
 
     def handle_unanswered(self, since: float | None, now: float, rtt_s: float = 0.0) -> Doubt | None:
         """Takes since when data is unanswered, and gives the step that is due now, each once.
@@ -50,18 +70,10 @@ class Watch:
             return None
         if since != self._since:
             self._step, self._since = 0, since
-        due_at, doubt = self._next(since + max(0.0, 2.0 * rtt_s - CHECK_AFTER_S / 2))
-        if doubt is None or now < due_at:
+        if self._step == len(_STEPS):
+            return None
+        doubt, after_s, spacing_s = _STEPS[self._step]
+        if now < max(since + after_s + max(0.0, 2.0 * rtt_s - CHECK_AFTER_S / 2), self._step_at + spacing_s):
             return None
         self._step, self._step_at = self._step + 1, now
         return doubt
-
-    def _next(self, since: float) -> tuple[float, Doubt | None]:
-        match self._step:
-            case 0:
-                return since + CHECK_AFTER_S, Doubt.CHECK_PATH
-            case 1:
-                return max(since + DISTRESS_AFTER_S, self._step_at + MIN_CHECK_S), Doubt.TRY_EVERY_PATH
-            case 2:
-                return max(since + DEAD_AFTER_S, self._step_at + MIN_DISTRESS_S), Doubt.GIVE_UP
-        return 0.0, None

@@ -2,7 +2,8 @@
 
 The portal is asked at once for the first packet of a resource, then at most every two seconds while packets keep
 coming, whatever it answered; so a resource that is refused or offline costs one question every two seconds, not one
-a packet.
+a packet. Only where a connection was lost a moment ago the questions come faster for a while: its gateway may be back
+soon, and somebody is waiting.
 """
 
 from collections import OrderedDict, deque
@@ -17,8 +18,11 @@ MAX_WAITING_PACKETS: Final = 128
 MAX_WAITING_QUERIES: Final = 128
 MAX_PENDING: Final = 1024
 ASK_INTERVAL_S: Final = 2.0
+LOST_ASK_INTERVAL_S: Final = 0.25
+ASKS_WHEN_LOST: Final = 12
 
 Q = TypeVar("Q")
+T = TypeVar("T")
 
 
 class UniquePackets:
@@ -74,6 +78,7 @@ class PendingAuthorizations(Generic[Q]):
     def __init__(self) -> None:
         self._waiting: dict[ResourceId, Waiting[Q]] = {}
         self._asked_at: OrderedDict[ResourceId, float] = OrderedDict()
+        self._asks_when_lost: OrderedDict[ResourceId, int] = OrderedDict()
         self.refused = 0
 
     def __contains__(self, resource_id: ResourceId) -> bool:
@@ -102,14 +107,21 @@ class PendingAuthorizations(Generic[Q]):
         return self._waiting.pop(resource_id, None)
 
     def forget(self, resource_id: ResourceId) -> None:
-        """Ends the wait and the spacing: the resource is gone, or its connection is and access is asked for anew."""
+        """Ends the wait and the spacing: the resource is gone."""
         self._waiting.pop(resource_id, None)
         self._asked_at.pop(resource_id, None)
+        self._asks_when_lost.pop(resource_id, None)
+
+    def hurry(self, resource_id: ResourceId) -> None:
+        """Ends the wait, as the connection was lost: the next packet asks anew, and some more soon after."""
+        self.forget(resource_id)
+        _keep(self._asks_when_lost, resource_id, ASKS_WHEN_LOST)
 
     def clear(self) -> None:
         """Forgets everything."""
         self._waiting.clear()
         self._asked_at.clear()
+        self._asks_when_lost.clear()
 
     def _add(self, resource_id: ResourceId, add: Callable[[Waiting[Q]], None], now: float) -> bool:
         waiting = self._waiting.get(resource_id)
@@ -119,11 +131,18 @@ class PendingAuthorizations(Generic[Q]):
                 return False
             waiting = self._waiting[resource_id] = Waiting()
         add(waiting)
-        asked_at = self._asked_at.get(resource_id)
-        if asked_at is not None and now - asked_at < ASK_INTERVAL_S:
+        asked_at, left = self._asked_at.get(resource_id), self._asks_when_lost.get(resource_id, 0)
+        if asked_at is not None and now - asked_at < (LOST_ASK_INTERVAL_S if left else ASK_INTERVAL_S):
             return False
-        self._asked_at[resource_id] = now
-        self._asked_at.move_to_end(resource_id)
-        if len(self._asked_at) > MAX_PENDING:
-            self._asked_at.popitem(last=False)
+        _keep(self._asked_at, resource_id, now)
+        if left:
+            self._asks_when_lost[resource_id] = left - 1
         return True
+
+
+def _keep(table: OrderedDict[ResourceId, T], resource_id: ResourceId, value: T) -> None:
+    """Notes a value; the entry that was noted longest ago goes when there are too many."""
+    table[resource_id] = value
+    table.move_to_end(resource_id)
+    if len(table) > MAX_PENDING:
+        table.popitem(last=False)

@@ -62,6 +62,30 @@ def test_other_credentials_or_addresses_make_a_new_allocation() -> None:
     assert relays.get(relay_id(1)) is not before
 
 
+def test_another_relay_at_the_same_address_takes_the_place_of_the_former() -> None:
+    relays = new_relays({1: 0.01, 2: 0.01})
+    before = relays.get(relay_id(1))
+    again = announcement(3, salt="other").model_copy(update={"addr": server(1)})
+
+    gone = relays.update((), [again], 1.0)
+
+    assert gone == [before]
+    assert relays.get(relay_id(1)) is None
+    assert relays.at(server(1)) is relays.get(relay_id(3))
+    assert len(relays) == 2
+
+
+def test_a_silent_relay_is_left_for_one_that_answered() -> None:
+    relays = new_relays({1: 0.01, 2: 0.01})
+    relays.check(10.0)
+    assert relays.instead_of(relay_id(1), 10.0) is None
+
+    answer_checks(relays, {2}, 10.02)
+
+    assert relays.instead_of(relay_id(1), 10.0) is relays.get(relay_id(2))
+    assert relays.instead_of(relay_id(2), 10.0) is None
+
+
 def test_both_families_of_a_relay_are_one_allocation() -> None:
     relays = new_relays({})
     v6 = announcement(1).model_copy(update={"addr": SocketAddr("2001:db8::3", 3478)})
@@ -132,6 +156,15 @@ def answer_all(allocation: Allocation, number: int, rtt_s: float) -> None:
         else:
             payload = answer.relayed_address(SocketAddr(f"203.0.113.{number}", 50_000)).build(key)
         allocation.handle_input(HOST, transmit.remote, stun.decode(payload), now)
+
+
+def answer_checks(relays: Relays, numbers: set[int], now: float) -> None:
+    while transmit := relays.poll_transmit():
+        allocation = relays.at(transmit.remote)
+        request = stun.decode(transmit.payload)
+        if allocation and any(allocation.relay_id == relay_id(number) for number in numbers):
+            answer = Builder(request.method, MessageClass.SUCCESS, request.transaction_id).mapped_address(HOST)
+            allocation.handle_input(HOST, transmit.remote, stun.decode(answer.build()), now)
 
 
 def chosen(relays: Relays) -> set[int]:

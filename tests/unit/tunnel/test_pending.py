@@ -1,6 +1,13 @@
 from tests.unit.tunnel.packets import tcp, udp
 from wardgate.ids import ResourceId
-from wardgate.tunnel.pending import ASK_INTERVAL_S, MAX_WAITING_PACKETS, PendingAuthorizations, UniquePackets
+from wardgate.tunnel.pending import (
+    ASK_INTERVAL_S,
+    ASKS_WHEN_LOST,
+    LOST_ASK_INTERVAL_S,
+    MAX_WAITING_PACKETS,
+    PendingAuthorizations,
+    UniquePackets,
+)
 from wardgate.wire.ip import ACK
 
 A, B = ResourceId("a"), ResourceId("b")
@@ -80,9 +87,20 @@ def test_a_lost_connection_lifts_the_spacing() -> None:
     pending = PendingAuthorizations[str]()
     pending.add_packet(A, udp("10.9.0.2", 53), 0.0)
 
-    pending.forget(A)
+    pending.hurry(A)
 
     assert pending.add_packet(A, udp("10.9.0.2", 53), 0.5)
+
+
+def test_a_lost_connection_is_asked_for_more_often_but_not_for_long() -> None:
+    pending = PendingAuthorizations[str]()
+    pending.hurry(A)
+
+    asks = [at / 20 for at in range(200) if pending.add_packet(A, udp("10.9.0.2", 53, str(at).encode()), at / 20)]
+
+    soon = [at for at in asks if at < ASKS_WHEN_LOST * LOST_ASK_INTERVAL_S]
+    assert soon == [number * LOST_ASK_INTERVAL_S for number in range(ASKS_WHEN_LOST)]
+    assert len(asks) - len(soon) <= 4
 
 
 def test_queries_wait_with_the_packets() -> None:
