@@ -1,4 +1,4 @@
-"""The sentinels' TCP against the kernel's, over a TUN interface in a network namespace of its own. Needs root."""
+"""Our TCP against the kernel's, both ways round, over a TUN interface in a network namespace of its own. Needs root."""
 
 import errno
 import fcntl
@@ -18,12 +18,14 @@ import pytest
 
 from wardgate.lab.namespaces import enter
 from wardgate.proto.stub_resolver import Asker
+from wardgate.proto.tcp_query import TcpQuery
 from wardgate.proto.tcp_responder import TcpResponder
-from wardgate.wire.ip import TCP, parse
+from wardgate.wire.addresses import SocketAddr
+from wardgate.wire.ip import TCP, Packet, parse
 
 pytestmark = [pytest.mark.interop, pytest.mark.netns]
 
-SENTINEL = ("100.100.111.1", 53)
+SENTINEL, ASKER = ("100.100.111.1", 53), ("100.100.111.9", 50000)
 WAIT_S = 10.0
 T = TypeVar("T")
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
@@ -86,6 +88,27 @@ def test_refused_port_is_refused_at_once(host: "Host") -> None:
     assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
 
 
+@pytest.mark.parametrize(("size", "loss"), [(100, 0.0), (2600, 0.0), (65_535, 0.0), (20_000, 0.1)])
+def test_our_question_is_answered_by_a_kernel(host: "Host", size: int, loss: float) -> None:
+    server = host.listen(53535)
+    host.loss = loss
+    answer, question = os.urandom(size), os.urandom(3000)
+    host.query = TcpQuery(SocketAddr(*ASKER), SocketAddr("100.64.0.1", 53535), question, 5, time.monotonic())
+
+    host.run_until(lambda: bool(select.select([server], [], [], 0)[0]))
+    peer, _ = server.accept()
+    peer.setblocking(False)
+    host.sockets.append(peer)
+    assert host.read(peer, 3002) == framed(question)
+    peer.setblocking(True)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)
+    peer.sendall(framed(answer))
+    peer.close()
+    host.run_until(lambda: host.query is not None and host.query.is_gone)
+
+    assert host.query.poll_answer() == (answer,)
+
+
 @dataclass
 class Host:
     """A namespace whose TUN interface is in our hands."""
@@ -95,6 +118,7 @@ class Host:
     responder: TcpResponder
     queries: list[tuple[Asker, bytes]]
     sockets: list[socket.socket]
+    query: TcpQuery | None = None
     loss: float = 0.0
     random: Random = field(default_factory=lambda: Random(1))
 
@@ -102,6 +126,12 @@ class Host:
         made = inside(self.namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         made.setblocking(False)
         self.sockets.append(made)
+        return made
+
+    def listen(self, port: int) -> socket.socket:
+        made = self.stream()
+        made.bind(("100.64.0.1", port))
+        made.listen()
         return made
 
     def connect(self) -> socket.socket:
@@ -137,14 +167,25 @@ class Host:
             now = time.monotonic()
             assert now < deadline, "nothing happened"
             self.responder.handle_timeout(now)
+            if self.query is not None:
+                self.query.handle_timeout(now)
             self.drain()
             if select.select([self.tun], [], [], 0.01)[0]:
                 data = os.read(self.tun, 65535)
                 if data[0] >> 4 == 4 and data[9] == TCP:
-                    self.responder.handle_packet(parse(data), time.monotonic())
+                    self.take(parse(data))
                 self.drain()
 
+    def take(self, packet: Packet) -> None:
+        if packet.key.destination == ASKER and self.query is not None:
+            self.query.handle_packet(packet, time.monotonic())
+        else:
+            self.responder.handle_packet(packet, time.monotonic())
+
     def drain(self) -> None:
+        while self.query is not None and (sent := self.query.poll_packet()) is not None:
+            if self.random.random() >= self.loss:
+                os.write(self.tun, sent)
         while (query := self.responder.poll_query()) is not None:
             self.queries.append(query)
         while (packet := self.responder.poll_packet()) is not None:

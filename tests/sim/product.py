@@ -15,6 +15,7 @@ from wardgate._fastpath import Engine, StaticKey
 from wardgate.client.state import ClientState
 from wardgate.gateway.state import GatewayState
 from wardgate.ids import ClientId, GatewayId, ResourceId, SiteId
+from wardgate.proto.tcp_connection import TcpConnection
 from wardgate.tunnel.events import ConfigureTun, ForwardQuery, Resolve, SendPortal
 from wardgate.wire import ip, portal
 from wardgate.wire.addresses import SocketAddr, Transmit
@@ -93,21 +94,37 @@ class Lan:
         received: Everything that left the gateway.
         names: What the gateway's resolver knows.
         services: What hosts answer over UDP, by port; else they echo.
+        streams: What hosts answer over TCP, by port, to messages with their length in front; else they echo.
     """
 
     world: World
     hosts: set[IpAddress]
     names: dict[str, tuple[IpAddress, ...]] = field(default_factory=dict)
     services: dict[int, Callable[[bytes], bytes]] = field(default_factory=dict)
+    streams: dict[int, Callable[[bytes], bytes]] = field(default_factory=dict)
     received: list[Packet] = field(default_factory=list)
     program: Program | None = None
+    _connections: dict[object, TcpConnection] = field(default_factory=dict)
 
     def receive(self, packet: Packet) -> None:
         self.received.append(packet)
-        if packet.destination in self.hosts:
+        if packet.destination in self.hosts and packet.protocol == ip.TCP and packet.destination_port in self.streams:
+            self._serve(packet)
+        elif packet.destination in self.hosts:
             answer = _answer(packet, self.services)
             if answer is not None:
                 self.world.at(self.world.now + 0.001, lambda: self.send(answer))
+
+    def _serve(self, packet: Packet) -> None:
+        connection = self._connections.get(packet.key)
+        if connection is None:
+            connection = self._connections[packet.key] = TcpConnection(packet, 5000, self.world.now)
+        else:
+            connection.handle_packet(packet, self.world.now)
+        while connection.messages:
+            connection.reply(self.streams[packet.destination_port](connection.messages.popleft()), self.world.now)
+        while connection.packets:
+            self.send(connection.packets.popleft())
 
     def send(self, raw: bytes) -> None:
         assert self.program is not None

@@ -49,6 +49,7 @@ class Access:
         self.to_tun: deque[bytes] = deque()
         self.to_route: deque[Packet] = deque()
         self.to_ask: deque[TunnelQuery] = deque()
+        self.unanswerable: deque[TunnelQuery] = deque()
 
     # --- asking --------------------------------------------------------------------------------------------------
 
@@ -108,7 +109,8 @@ class Access:
             return
         self.denials.deny(Denial(message.resource_id, resource.name, message.reason, now, message.violated_properties))
         if message.reason == OFFLINE:
-            self.pending.take(message.resource_id)
+            waiting = self.pending.take(message.resource_id)
+            self.unanswerable.extend(() if waiting is None else waiting.queries)
             for site_id in _sites(resource):
                 self.sites.offline(site_id, now)
         elif message.reason in REFUSED_AT_ONCE:
@@ -120,6 +122,7 @@ class Access:
 
     def _refuse_waiting(self, resource_id: ResourceId) -> None:
         waiting = self.pending.take(resource_id)
+        self.unanswerable.extend(() if waiting is None else waiting.queries)
         for packet in () if waiting is None else waiting.packets.take():
             error = unreachable(packet, Unreachable.PROHIBITED)
             if error is not None:

@@ -6,7 +6,7 @@ inside the tunnel: to a gateway, for names whose site knows more, or to a resolv
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from wardgate.ids import ResourceId
@@ -21,14 +21,17 @@ from wardgate.proto.stub_resolver import (
     Reply,
     StubResolver,
     ToSite,
+    Transport,
 )
+from wardgate.proto.tcp_query import TcpQuery
 from wardgate.proto.tcp_responder import TcpResponder
 from wardgate.tunnel.events import ForwardQuery
 from wardgate.wire.addresses import RandomBytes, SocketAddr
+from wardgate.wire.dns import Rcode, rcode_of
 from wardgate.wire.domain_patterns import DomainPattern
 from wardgate.wire.icmp_errors import Unreachable, unreachable
-from wardgate.wire.ip import TCP, UDP, IpAddress, Packet, udp_packet
-from wardgate.wire.portal import ClientResource, DnsResource, Interface
+from wardgate.wire.ip import TCP, UDP, FlowKey, IpAddress, Packet, udp_packet
+from wardgate.wire.portal import CidrResource, ClientResource, DnsResource, Interface
 
 MAX_TUNNEL_QUERIES: Final = 1024
 _FIRST_PORT, _PORTS = 49_152, 16_384
@@ -41,7 +44,7 @@ class TunnelQuery:
 
     Attributes:
         server: A resolver behind the resource; `None` for the resource's gateway itself.
-        sentinel: Where the host sent it; the answer's way is of the same family.
+        is_ipv6: Whether the host sent it to a sentinel of that family; the answer's way is of the same one.
     """
 
     query_id: int
@@ -49,13 +52,15 @@ class TunnelQuery:
     server: SocketAddr | None
     payload: bytes
     is_ipv6: bool
+    transport: Transport
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    query_id: int
+    query: TunnelQuery
     server: SocketAddr
     deadline: float
+    tcp: TcpQuery | None
 
 
 class ClientDns:
@@ -71,7 +76,8 @@ class ClientDns:
         self._sent_by_port: dict[int, _Sent] = {}
         self._packets: deque[bytes] = deque()
         self._forwards: deque[Forward] = deque()
-        self._to_sites: deque[TunnelQuery] = deque()
+        self._to_tunnel: deque[TunnelQuery] = deque()
+        self._tunnel_packets: deque[tuple[ResourceId, bytes]] = deque()
         self._asked: deque[Assignment] = deque()
         self.refused = 0
 
@@ -94,12 +100,14 @@ class ClientDns:
 
     def set_resources(self, resources: Iterable[ClientResource]) -> None:
         """The resources whose names are answered here."""
-        named = []
+        named, networks = [], []
         for one in resources:
             pattern = DomainPattern.parse(one.address) if isinstance(one, DnsResource) else None
             if isinstance(one, DnsResource) and pattern is not None:
                 named.append(NamedResource(one.id, pattern, one.ip_stack or "dual"))
-        self.resolver.set_resources(named)
+            elif isinstance(one, CidrResource):
+                networks.append((one.address, one.id))
+        self.resolver.set_resources(named, networks)
 
     def servers(self) -> tuple[IpAddress, ...]:
         """The addresses that the host is to ask."""
@@ -144,8 +152,9 @@ class ClientDns:
                     self._asked.append(assignment)
             case Forward() as forward:
                 self._forwards.append(forward)
-            case ToSite(query_id, resource_id, _, question, _):
-                self._to_sites.append(TunnelQuery(query_id, resource_id, None, question, asker.source.is_ipv6))
+            case ToSite(query_id, resource_id, _, question, transport):
+                query = TunnelQuery(query_id, resource_id, None, question, asker.source.is_ipv6, transport)
+                self._to_tunnel.append(query)
             case None if asker.transport == "tcp":
                 self._tcp.handle_answer(asker, None, now)
 
@@ -164,24 +173,59 @@ class ClientDns:
 
     # --- through the tunnel --------------------------------------------------------------------------------------
 
-    def tunnel_packet(self, query: TunnelQuery, source: IpAddress, server: SocketAddr, now: float) -> bytes | None:
-        """The packet that asks a resolver inside the tunnel; `None` if too many wait (counted)."""
+    def ask_tunnel(self, query: TunnelQuery, source: IpAddress, server: SocketAddr, now: float) -> None:
+        """Asks a resolver inside the tunnel; drain `poll_tunnel_packet`. Fails at once if too many wait (counted)."""
         port = self._free_port()
         if port is None or len(self._sent_by_port) >= MAX_TUNNEL_QUERIES:
             self.refused += 1
             self.handle_query_response(query.query_id, None, now)
-            return None
-        self._sent_by_port[port] = _Sent(query.query_id, server, now + SITE_TIMEOUT_S)
-        return udp_packet(SocketAddr(str(source), port), server, query.payload)
+            return
+        own = SocketAddr(str(source), port)
+        tcp = None
+        if query.transport == "tcp":
+            tcp = TcpQuery(own, server, query.payload, int.from_bytes(self._random_bytes(4), "big"), now)
+        else:
+            self._tunnel_packets.append((query.resource_id, udp_packet(own, server, query.payload)))
+        self._sent_by_port[port] = sent = _Sent(query, server, now + SITE_TIMEOUT_S, tcp)
+        self._follow_tcp(port, sent, now)
 
     def handle_tunnel_packet(self, packet: Packet, now: float) -> bool:
-        """Takes a packet from a gateway and returns whether it answers a query of ours."""
-        sent = self._sent_by_port.get(packet.destination_port) if packet.protocol == UDP else None
-        if sent is None or packet.key.source != sent.server:
+        """Takes a packet from a gateway and returns whether it belongs to a query of ours."""
+        port = packet.destination_port
+        sent = self._sent_by_port.get(port) if packet.protocol in (UDP, TCP) else None
+        if sent is None or packet.key.source != sent.server or (packet.protocol == TCP) != (sent.tcp is not None):
             return False
-        del self._sent_by_port[packet.destination_port]
-        self.handle_query_response(sent.query_id, packet.payload, now)
+        if sent.tcp is not None:
+            sent.tcp.handle_packet(packet, now)
+            self._follow_tcp(port, sent, now)
+            return True
+        del self._sent_by_port[port]
+        if sent.query.server is None and rcode_of(packet.payload) == Rcode.SERVFAIL:
+            # Some gateways cannot hand on what is longer than a datagram of theirs.
+            self._to_tunnel.append(replace(sent.query, transport="tcp"))
+        else:
+            self.handle_query_response(sent.query.query_id, packet.payload, now)
         return True
+
+    def handle_tunnel_error(self, key: FlowKey, now: float) -> bool:
+        """Takes an ICMP error about a packet and returns whether that was a query of ours, which has failed then."""
+        sent = self._sent_by_port.get(key.source.port)
+        if sent is None or key.destination != sent.server or key.protocol != (UDP if sent.tcp is None else TCP):
+            return False
+        del self._sent_by_port[key.source.port]
+        self.handle_query_response(sent.query.query_id, None, now)
+        return True
+
+    def _follow_tcp(self, port: int, sent: _Sent, now: float) -> None:
+        """Takes what a connection has to send, and its answer once it is there."""
+        if sent.tcp is None:
+            return
+        while (raw := sent.tcp.poll_packet()) is not None:
+            self._tunnel_packets.append((sent.query.resource_id, raw))
+        if sent.tcp.is_gone:
+            self._sent_by_port.pop(port, None)
+        if (answered := sent.tcp.poll_answer()) is not None:
+            self.handle_query_response(sent.query.query_id, answered[0], now)
 
     def _free_port(self) -> int | None:
         for _ in range(_ATTEMPTS):
@@ -195,6 +239,10 @@ class ClientDns:
     def handle_timeout(self, now: float) -> None:
         """Forgets what was not answered in time."""
         self._sent_by_port = {port: sent for port, sent in self._sent_by_port.items() if now < sent.deadline}
+        for port, sent in [one for one in self._sent_by_port.items() if one[1].tcp is not None]:
+            if sent.tcp is not None:
+                sent.tcp.handle_timeout(now)
+            self._follow_tcp(port, sent, now)
         self.resolver.handle_timeout(now)
         while (reply := self.resolver.poll_reply()) is not None:
             self._reply(reply, now)
@@ -205,6 +253,8 @@ class ClientDns:
         """When something is due."""
         oldest = next(iter(self._sent_by_port.values()), None)
         times = [] if oldest is None else [oldest.deadline]
+        resends = (sent.tcp.poll_timeout() for sent in self._sent_by_port.values() if sent.tcp is not None)
+        times += [at for at in resends if at is not None]
         times += [at for at in (self.resolver.poll_timeout(), self._tcp.poll_timeout()) if at is not None]
         return min(times, default=None)
 
@@ -216,9 +266,13 @@ class ClientDns:
         """The next query for a resolver that the host or the portal named."""
         return self._forwards.popleft() if self._forwards else None
 
-    def poll_to_site(self) -> TunnelQuery | None:
-        """The next query for a resource's gateway."""
-        return self._to_sites.popleft() if self._to_sites else None
+    def poll_to_tunnel(self) -> TunnelQuery | None:
+        """The next query for a resolver inside the tunnel."""
+        return self._to_tunnel.popleft() if self._to_tunnel else None
+
+    def poll_tunnel_packet(self) -> tuple[ResourceId, bytes] | None:
+        """The next packet for the gateway that serves a resource."""
+        return self._tunnel_packets.popleft() if self._tunnel_packets else None
 
     def poll_asked(self) -> Assignment | None:
         """The next name of a resource that was asked for, with its proxy IPs and the resources that cover it."""

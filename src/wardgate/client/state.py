@@ -255,6 +255,8 @@ class ClientState:
         if ip_address(quote.key.source.host) not in self._own or not self._is_from(gateway, destination):
             self.counters["dropped_foreign_error"] += 1
             return
+        if self._dns.handle_tunnel_error(quote.key, now):
+            return
         if _is_prohibited(packet):
             self._note_prohibited(gateway, packet, quote, now)
         self._packets.append(packet.raw)
@@ -307,7 +309,9 @@ class ClientState:
             server = forward.upstream.address
             route = self._access.resources.routes.lookup(server.ip, UDP, server.port)
             if route is not None and route.filters.permits(UDP, server.port):
-                query = TunnelQuery(forward.query_id, route.resource_id, server, forward.payload, server.is_ipv6)
+                query = TunnelQuery(
+                    forward.query_id, route.resource_id, server, forward.payload, server.is_ipv6, forward.transport
+                )
                 self._send_query(query, now)
                 return
         self._events.append(outside(forward))
@@ -323,9 +327,7 @@ class ClientState:
             return
         source, near = (self._own[1], gateway.ipv6) if query.is_ipv6 else (self._own[0], gateway.ipv4)
         server = query.server or SocketAddr(str(near), SITE_RESOLVER_PORT)
-        raw = self._dns.tunnel_packet(query, source, server, now)
-        if raw is not None:
-            self._connections.send(gateway.gateway_id, raw, now)
+        self._dns.ask_tunnel(query, source, server, now)
 
     def handle_query_response(self, query_id: int, payload: bytes | None, now: float) -> None:
         """Takes the answer to a `ForwardQuery`; `None` if there is none."""
@@ -492,15 +494,22 @@ class ClientState:
             did = True
         while (forward := self._dns.poll_forward()) is not None:
             self._forward_query(forward, now)
-        while (query := self._dns.poll_to_site()) is not None:
+        while (query := self._dns.poll_to_tunnel()) is not None:
             self._send_query(query, now)
             did = True
+        while (packet := self._dns.poll_tunnel_packet()) is not None:
+            gateway = self._access.gateways.serving(packet[0])
+            if gateway is not None:
+                self._connections.send(gateway.gateway_id, packet[1], now)
         while (raw := self._dns.poll_packet()) is not None:
             self._packets.append(raw)
         return did
 
     def _settle_access(self, now: float) -> bool:
         access, did = self._access, False
+        while access.unanswerable:
+            self._dns.handle_query_response(access.unanswerable.popleft().query_id, None, now)
+            did = True
         while access.to_route:
             self._route(access.to_route.popleft(), now)
             did = True

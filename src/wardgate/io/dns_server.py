@@ -11,8 +11,10 @@ import dns.message
 import dns.rcode
 import structlog
 
+from wardgate.errors import RemoteProtocolError
 from wardgate.io.resolver import MAX_NAMESERVERS, forward_query, read_nameservers
 from wardgate.wire.addresses import SocketAddr
+from wardgate.wire.dns import decode_query, decode_response, relay_answer
 
 PORT: Final = 53535
 ATTEMPTS: Final = 3
@@ -20,6 +22,7 @@ RETRY_S: Final = 0.1
 MAX_IN_FLIGHT: Final = 256
 SERVER_TIMEOUT_S: Final = 2.0
 SUSPECT_S: Final = 60.0
+_PLAIN_UDP_RESPONSE: Final = 512
 
 log = structlog.get_logger("io.dns_server")
 
@@ -103,7 +106,7 @@ class DnsServer:
     ) -> None:
         answer = await self._ask(query, "udp")
         if answer is not None and not transport.is_closing():
-            transport.sendto(answer, source)
+            transport.sendto(_shortened(query, answer), source)
 
     async def _serve_stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -147,6 +150,17 @@ class _Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if self._transport is not None:
             self._server.handle_datagram(self._transport, data, addr)
+
+
+def _shortened(query: bytes, answer: bytes) -> bytes:
+    """The answer as it fits through the tunnel in one packet, which cannot be fragmented: truncated if it is long."""
+    if len(answer) <= _PLAIN_UDP_RESPONSE:
+        return answer
+    try:
+        asked = decode_query(query)
+        return relay_answer(asked, decode_response(answer), asked.udp_size)
+    except RemoteProtocolError:
+        return answer
 
 
 def _servfail(query: bytes) -> bytes | None:

@@ -1,5 +1,8 @@
 """The resolver that a host asks while the client runs: answers for names of resources, forwards the rest.
 
+What is asked about a resource's name stays inside: addresses are answered here, all else by the resource's site. The
+same holds for the names of addresses behind a resource. No other resolver hears of either.
+
 Sans-IO: a query gives at once an answer, or a question to somebody else under a number of ours; their answer is handed
 back under that number. After `handle_timeout`, drain `poll_reply`.
 Source: RFC 1035; the split between local answers, site and recursion is the wire protocol's.
@@ -34,6 +37,7 @@ from wardgate.wire.dns import (
     with_id,
 )
 from wardgate.wire.ip import IpAddress
+from wardgate.wire.ranges import PROXY_V4, PROXY_V6, SENTINEL_V4, SENTINEL_V6, TUNNEL_V4, TUNNEL_V6, IpNetwork
 
 Transport = Literal["udp", "tcp"]
 
@@ -41,12 +45,13 @@ DNS_PORT: Final = 53
 LLMNR_PORT: Final = 5355
 LLMNR_ADDRESSES: Final = frozenset({ip_address("224.0.0.252"), ip_address("ff02::1:3")})
 SITE_RESOLVER_PORT: Final = 53535
-"""Where a gateway answers SRV and TXT queries on its tunnel addresses."""
+"""Where a gateway answers queries on its tunnel addresses."""
 MAX_OUTSTANDING: Final = 1000
 FORWARD_TIMEOUT_S: Final = 5.0
 SITE_TIMEOUT_S: Final = 10.0
 LOCAL_TTL_S: Final = 1
 _CANARY: Final = "use-application-dns.net"
+_OUR_RANGES: Final = (TUNNEL_V4, TUNNEL_V6, PROXY_V4, PROXY_V6, SENTINEL_V4, SENTINEL_V6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,7 @@ class StubResolver:
         self._random_bytes = random_bytes
         self._names = ProxyIps(max_names)
         self._sentinels = Sentinels()
+        self._networks: dict[tuple[int, int], dict[int, ResourceId]] = {}
         self._cache = DnsCache()
         self._outstanding: dict[int, _Outstanding] = {}
         self._deadlines: Deadlines[int] = Deadlines()
@@ -136,9 +142,15 @@ class StubResolver:
 
     # --- settings --------------------------------------------------------------------------------------------------
 
-    def set_resources(self, resources: Iterable[NamedResource]) -> tuple[Assignment, ...]:
-        """Takes the DNS resources there are now; gives the known names whose resources changed."""
+    def set_resources(
+        self, resources: Iterable[NamedResource], networks: Iterable[tuple[IpNetwork, ResourceId]] = ()
+    ) -> tuple[Assignment, ...]:
+        """Takes the resources there are now, by name and by address; gives the known names whose resources changed."""
         self._cache.clear()
+        self._networks = {}
+        for network, resource_id in sorted(networks, key=lambda one: (-one[0].prefixlen, one[1])):
+            same_length = self._networks.setdefault((network.version, network.prefixlen), {})
+            same_length[int(network.network_address)] = resource_id
         return self._names.set_resources(resources)
 
     def set_upstreams(self, upstreams: Iterable[Upstream]) -> bool:
@@ -216,7 +228,9 @@ class StubResolver:
                 return self._addresses(asker, query, 4)
             case RecordType.AAAA:
                 return self._addresses(asker, query, 6)
-            case RecordType.HTTPS if self._names.matches(question.name):
+            case RecordType.ANY:
+                return self._anything(asker, query)
+            case RecordType.HTTPS | RecordType.SVCB if self._names.matches(question.name):
                 return Answer(self._encode(asker, query, Rcode.NOERROR))
             case RecordType.PTR:
                 return self._reverse(asker, query)
@@ -232,52 +246,78 @@ class StubResolver:
         records = [address_record(query, one, LOCAL_TTL_S) for one in assignment.addresses(version)]
         return Answer(self._encode(asker, query, Rcode.NOERROR, records), assignment)
 
-    def _reverse(self, asker: Asker, query: Query) -> Answer | None:
-        address = address_of_reverse_name(query.question.name)
-        assignment = None if address is None else self._names.assignment_of(address)
-        if assignment is None:
+    def _anything(self, asker: Asker, query: Query) -> Answer | None:
+        """Answers with what is known here, as RFC 8482 allows."""
+        if not self._names.matches(query.question.name):
             return None
-        record = pointer_record(query, assignment.domain, LOCAL_TTL_S)
-        return Answer(self._encode(asker, query, Rcode.NOERROR, (record,)))
+        assignment = self._names.assign(query.question.name)
+        if assignment is None:
+            return Answer(self._encode(asker, query, Rcode.SERVFAIL))
+        addresses = (*assignment.addresses(4), *assignment.addresses(6))
+        records = [address_record(query, one, LOCAL_TTL_S) for one in addresses]
+        return Answer(self._encode(asker, query, Rcode.NOERROR, records), assignment)
+
+    def _reverse(self, asker: Asker, query: Query) -> Answer | None:
+        """The name behind a proxy IP; of other addresses that only exist here, nobody else can know a name."""
+        address = address_of_reverse_name(query.question.name)
+        if address is None:
+            return None
+        assignment = self._names.assignment_of(address)
+        if assignment is not None:
+            record = pointer_record(query, assignment.domain, LOCAL_TTL_S)
+            return Answer(self._encode(asker, query, Rcode.NOERROR, (record,)))
+        if any(address in one for one in _OUR_RANGES if one.version == address.version):
+            return Answer(self._encode(asker, query, Rcode.NXDOMAIN))
+        return None
 
     def _encode(self, asker: Asker, query: Query, rcode: Rcode, records: Iterable[Record] = ()) -> bytes:
         return encode_answer(query, rcode, records, _limit(asker, query))
 
     def _ask_others(self, asker: Asker, query: Query, now: float) -> Answer | Forward | ToSite:
         upstream = self._sentinels.upstream_by_sentinel.get(ip_address(asker.sentinel[0]))
-        resource = self._site_of(query)
+        resource_id = self._site_of(query)
         if len(self._outstanding) >= MAX_OUTSTANDING:
             return self._refuse(asker, query)
-        if resource is not None:
-            query_id, payload = self._wait(asker, query, resource, any_id=False, deadline=now + SITE_TIMEOUT_S)
-            return ToSite(query_id, resource.resource_id, query.question.name, payload, asker.transport)
+        if resource_id is not None:
+            query_id, payload = self._wait(asker, query, True, any_id=False, deadline=now + SITE_TIMEOUT_S)
+            return ToSite(query_id, resource_id, query.question.name, payload, asker.transport)
         if upstream is None:
             return self._refuse(asker, query)
         any_id = isinstance(upstream, Doh)
-        query_id, payload = self._wait(asker, query, None, any_id, deadline=now + FORWARD_TIMEOUT_S)
+        query_id, payload = self._wait(asker, query, False, any_id, deadline=now + FORWARD_TIMEOUT_S)
         return Forward(query_id, upstream, payload, asker.transport)
 
     def _refuse(self, asker: Asker, query: Query) -> Answer:
         self._counters["refused"] += 1
         return Answer(self._encode(asker, query, Rcode.SERVFAIL))
 
-    def _wait(
-        self, asker: Asker, query: Query, resource: NamedResource | None, any_id: bool, deadline: float
-    ) -> tuple[int, bytes]:
+    def _wait(self, asker: Asker, query: Query, to_site: bool, any_id: bool, deadline: float) -> tuple[int, bytes]:
         """Remembers who asked; gives our number for it and the query under an id that others cannot guess."""
         query_id, wire_id = self._next_query_id, 0 if any_id else int.from_bytes(self._random_bytes(2), "big")
         self._next_query_id += 1
-        self._outstanding[query_id] = _Outstanding(asker, query, wire_id, any_id, resource is None)
+        self._outstanding[query_id] = _Outstanding(asker, query, wire_id, any_id, not to_site)
         self._deadlines.set(query_id, deadline)
-        self._counters["forwarded" if resource is None else "to_site"] += 1
+        self._counters["to_site" if to_site else "forwarded"] += 1
         return query_id, with_id(query.raw, wire_id)
 
-    def _site_of(self, query: Query) -> NamedResource | None:
-        """The resource whose site knows what is asked: service records of its names."""
+    def _site_of(self, query: Query) -> ResourceId | None:
+        """The resource whose site knows what is asked: of its names everything, of its addresses the names."""
         question = query.question
-        if question.type not in (RecordType.SRV, RecordType.TXT) or question.class_ != IN or not question.is_plain:
+        if question.class_ != IN or not question.is_plain:
             return None
-        return next(iter(self._names.matches(question.name)), None)
+        matches = self._names.matches(question.name) or self._names.matches(_without_service(question.name))
+        if matches:
+            return matches[0].resource_id
+        address = address_of_reverse_name(question.name) if question.type == RecordType.PTR else None
+        return None if address is None else self._network_of(address)
+
+    def _network_of(self, address: IpAddress) -> ResourceId | None:
+        """The resource with the longest prefix that the address is in."""
+        for (version, length), by_network in self._networks.items():
+            below = address.max_prefixlen - length
+            if version == address.version and (found := by_network.get(int(address) >> below << below)):
+                return found
+        return None
 
     # --- responses -------------------------------------------------------------------------------------------------
 
@@ -348,3 +388,10 @@ class StubResolver:
 
 def _limit(asker: Asker, query: Query) -> int | None:
     return query.udp_size if asker.transport == "udp" else None
+
+
+def _without_service(name: str) -> str:
+    """The name without the labels in front that ask for a service there, such as `_ldap._tcp` (RFC 8552)."""
+    while name.startswith("_") and "." in name:
+        name = name.partition(".")[2]
+    return name

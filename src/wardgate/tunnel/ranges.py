@@ -13,8 +13,7 @@ from wardgate.wire.ranges import SENTINEL_V4 as SENTINEL_V4
 from wardgate.wire.ranges import SENTINEL_V6 as SENTINEL_V6
 from wardgate.wire.ranges import TUNNEL_V4 as TUNNEL_V4
 from wardgate.wire.ranges import TUNNEL_V6 as TUNNEL_V6
-
-IpNetwork = IPv4Network | IPv6Network
+from wardgate.wire.ranges import IpNetwork as IpNetwork
 
 CLIENT_ROUTES: Final[tuple[IpNetwork, ...]] = (TUNNEL_V4, TUNNEL_V6, PROXY_V4, PROXY_V6, SENTINEL_V4, SENTINEL_V6)
 """What a client always routes into its TUN device, besides its resources."""

@@ -1,6 +1,6 @@
 """DNS messages: queries and responses as values, and the short answers that a client gives itself.
 
-Parsing is dnspython's; what we send is laid out here, as local answers have neither compression nor EDNS.
+Parsing is dnspython's; what we send is laid out here, as local answers are compressed only where they must be short.
 Source: RFC 1035, RFC 6891 (EDNS), RFC 3596 (reverse names).
 """
 
@@ -28,6 +28,8 @@ _QR, _TC, _RD, _CD = 0x8000, 0x0200, 0x0100, 0x0010
 _OPCODE = 0x7800
 _DNSSEC_OK = 0x8000
 _QUESTION_POINTER = b"\xc0\x0c"
+_OPT = struct.pack("!BHHIH", 0, 41, MAX_UDP_RESPONSE, 0, 0)
+"""The pseudo-record of EDNS: what we take over UDP, and nothing else."""
 IN = 1
 
 
@@ -39,7 +41,9 @@ class RecordType(IntEnum):
     TXT = 16
     AAAA = 28
     SRV = 33
+    SVCB = 64
     HTTPS = 65
+    ANY = 255
 
 
 class Rcode(IntEnum):
@@ -83,6 +87,7 @@ class Query:
     Attributes:
         flags: The header's second 16 bits.
         udp_size: What the asker can take over UDP.
+        has_edns: It says so, and is answered likewise.
         wants_dnssec: It asks for signatures or for unchecked data.
         raw: The whole message.
     """
@@ -91,6 +96,7 @@ class Query:
     flags: int
     question: Question
     udp_size: int
+    has_edns: bool
     wants_dnssec: bool
     raw: bytes
 
@@ -144,6 +150,7 @@ def decode_query(payload: bytes) -> Query:
         flags=flags,
         question=_question(message),
         udp_size=max(_PLAIN_UDP_RESPONSE, min(size, MAX_UDP_RESPONSE)),
+        has_edns=edns,
         wants_dnssec=bool(flags & _CD) or (edns and bool(message.ednsflags & _DNSSEC_OK)),
         raw=bytes(payload),
     )
@@ -199,7 +206,7 @@ def _question(message: dns.message.Message) -> Question:
 
 
 def encode_answer(query: Query, rcode: Rcode, records: Iterable[Record] = (), limit: int | None = None) -> bytes:
-    """A response of our own: the query's `rd`, nothing authoritative, no EDNS.
+    """A response of our own: the query's `rd`, nothing authoritative, EDNS if the query has it.
 
     Args:
         query: What it answers.
@@ -218,21 +225,33 @@ def encode_answer(query: Query, rcode: Rcode, records: Iterable[Record] = (), li
 
 
 def _layout(query: Query, flags: int, records: tuple[Record, ...], compressed: bool) -> bytes:
-    parts = [struct.pack("!HHHHHH", query.id, flags, 1, len(records), 0, 0), query.question.wire]
+    extra = (_OPT,) if query.has_edns else ()
+    parts = [struct.pack("!HHHHHH", query.id, flags, 1, len(records), 0, len(extra)), query.question.wire]
     asked = query.question.wire[:-4].lower()
     for record in records:
         is_asked = compressed and record.owner.lower() == asked
         parts.append(_QUESTION_POINTER if is_asked else record.owner)
         parts.append(struct.pack("!HHIH", record.type, record.class_, record.ttl_s, len(record.data)) + record.data)
-    return b"".join(parts)
+    return b"".join((*parts, *extra))
 
 
 def relay_answer(query: Query, response: Response, limit: int | None) -> bytes:
-    """A resolver's response for the asker: unchanged but for its id, or empty and truncated if it is too long."""
+    """A resolver's response for the asker: with its id and its question in its letter case, else unchanged.
+
+    What is longer than `limit` is empty and truncated instead, so that it is asked for over TCP.
+    """
     if limit is not None and len(response.raw) > limit:
         flags: int = struct.unpack_from("!H", response.raw, 2)[0] | _TC
-        return struct.pack("!HHHHHH", query.id, flags, 1, 0, 0, 0) + query.question.wire
+        return _layout(query, flags, (), compressed=False)
+    asked, end = query.question.wire, _HEADER + len(query.question.wire)
+    if response.raw[_HEADER:end].lower() == asked.lower():
+        return query.id.to_bytes(2, "big") + response.raw[2:_HEADER] + asked + response.raw[end:]
     return with_id(response.raw, query.id)
+
+
+def rcode_of(message: bytes) -> int:
+    """What became of a query, by the header of its response alone."""
+    return message[3] & 0x0F if len(message) >= _HEADER else Rcode.SERVFAIL
 
 
 def with_id(message: bytes, message_id: int) -> bytes:

@@ -3,6 +3,8 @@
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+IpNetwork = IPv4Network | IPv6Network
+
 TUNNEL_V4: Final = IPv4Network("100.64.0.0/11")
 TUNNEL_V6: Final = IPv6Network("fd00:2021:1111::/107")
 """Clients and gateways; the portal gives each one address of either family."""

@@ -1,5 +1,6 @@
 """A gateway's nameserver for its clients."""
 
+import dns.flags
 import dns.message
 import dns.rcode
 
@@ -22,6 +23,23 @@ async def test_questions_are_handed_on_over_both_transports() -> None:
     assert over_udp == over_tcp
     assert over_udp is not None
     assert "10.9.0.2" in dns.message.from_wire(over_udp).to_text()
+
+
+async def test_an_answer_too_long_for_a_packet_is_truncated_over_udp_and_whole_over_tcp() -> None:
+    async with nameserver() as upstream:
+        server = DnsServer(lambda: [upstream.host], 0, upstream.port)
+        await server.listen(["127.0.0.1"])
+        (address,) = server.addresses
+        query = dns.message.make_query("long.corp.example", "TXT", use_edns=0, payload=4096).to_wire()
+        over_udp = await forward_query(address, query, "udp")
+        over_tcp = await forward_query(address, query, "tcp")
+        server.close()
+
+    assert over_udp is not None
+    assert over_tcp is not None
+    assert len(over_udp) < 100
+    assert dns.message.from_wire(over_udp).flags & dns.flags.TC
+    assert len(over_tcp) > 2600
 
 
 async def test_without_any_server_the_answer_is_a_failure_at_once() -> None:

@@ -141,7 +141,10 @@ def answer_to(query: bytes) -> bytes:
         ("four.corp.example.", 1): "10.9.0.4",
     }
     response = dns.message.make_response(message)
-    if name.startswith("no."):
+    if name.startswith("long."):
+        texts = [f'"{str(n % 10) * 250}"' for n in range(10)]
+        response.answer.append(dns.rrset.from_text_list(name, 60, "IN", "TXT", texts))
+    elif name.startswith("no."):
         response.set_rcode(dns.rcode.NXDOMAIN)
     elif (name, int(kind)) in records:
         response.answer.append(dns.rrset.from_text(name, 60, "IN", kind, records[name, int(kind)]))

@@ -1,6 +1,6 @@
 """The client's resolver: what it answers itself, whom it asks for the rest, and how it recovers from silence."""
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import islice
 from random import Random
 from typing import Any
@@ -81,12 +81,30 @@ def test_ip_stack_holds_for_names_that_were_known_before() -> None:
     assert addresses(ask(stub, "app.corp.example", "A")) == []
 
 
-def test_https_of_a_resource_is_empty_and_others_are_forwarded() -> None:
+def test_nothing_about_a_resources_name_leaves_for_the_upstream() -> None:
+    stub = resolver("app.corp.example", "*.other.example")
+    for kind in ("HTTPS", "SVCB"):
+        assert addresses(ask(stub, "app.corp.example", kind)) == []
+    for kind in ("MX", "NS", "CNAME", "SOA", "CAA", "DS", "NAPTR", "TYPE65280"):
+        asked = ask(stub, "App.corp.example", kind)
+        assert isinstance(asked, ToSite)
+        assert asked.resource_id == resource_id(1)
+    assert isinstance(ask(stub, "other.example", "MX"), ToSite)
+    assert isinstance(ask(stub, "corp.example", "MX"), Forward)
+    assert isinstance(ask(stub, "corp.example", "HTTPS"), Forward)
+
+
+def test_asked_for_anything_a_name_has_its_addresses() -> None:
+    assert addresses(ask(resolver("app.corp.example"), "app.corp.example", "ANY")) == FIRST_V4 + FIRST_V6
+    assert isinstance(ask(resolver("app.corp.example"), "example.org", "ANY"), Forward)
+
+
+def test_services_of_a_name_are_known_at_its_site() -> None:
     stub = resolver("app.corp.example")
-    assert addresses(ask(stub, "app.corp.example", "HTTPS")) == []
-    for kind in ("SVCB", "MX", "NS", "CNAME", "ANY"):
-        assert isinstance(ask(stub, "app.corp.example", kind), Forward)
-    assert isinstance(ask(stub, "other.example", "HTTPS"), Forward)
+    for name in ("_ldap._tcp.app.corp.example", "_acme-challenge.app.corp.example"):
+        assert isinstance(ask(stub, name, "SRV"), ToSite)
+    for name in ("x.app.corp.example", "_ldap._tcp.corp.example", "_tcp"):
+        assert isinstance(ask(stub, name, "SRV"), Forward)
 
 
 def test_canary_does_not_exist() -> None:
@@ -100,8 +118,25 @@ def test_reverse_name_of_a_proxy_ip_is_its_name() -> None:
         answer = message(ask(stub, ip_address(address).reverse_pointer, "PTR"))
         assert [str(rdata) for rdata in answer.answer[0]] == ["app.corp.example."]
         assert answer.answer[0].ttl == 1
-    for name in ("5.0.96.100.in-addr.arpa", "8.8.8.8.in-addr.arpa", "x.in-addr.arpa"):
+    for name in ("8.8.8.8.in-addr.arpa", "x.in-addr.arpa"):
         assert isinstance(ask(stub, name, "PTR"), Forward)
+
+
+@pytest.mark.parametrize("address", ["100.96.0.5", "100.64.0.1", "100.100.111.1", "fd00:2021:1111:8000::9"])
+def test_addresses_that_exist_only_here_have_no_names_elsewhere(address: str) -> None:
+    assert rcode(ask(resolver(), ip_address(address).reverse_pointer, "PTR")) == 3
+
+
+def test_names_of_addresses_behind_a_resource_are_known_at_its_site() -> None:
+    stub = resolver()
+    wide, narrow = (ip_network("10.9.0.0/16"), resource_id(7)), (ip_network("10.9.1.0/24"), resource_id(8))
+    stub.set_resources([], [wide, narrow, (ip_network("fd00:9::/64"), resource_id(9))])
+
+    asked = [ask(stub, ip_address(one).reverse_pointer, "PTR") for one in ("10.9.0.1", "10.9.1.1", "fd00:9::1")]
+
+    assert [one.resource_id for one in asked if isinstance(one, ToSite)] == [resource_id(n) for n in (7, 8, 9)]
+    assert isinstance(ask(stub, ip_address("10.8.0.1").reverse_pointer, "PTR"), Forward)
+    assert isinstance(ask(stub, ip_address("10.9.0.1").reverse_pointer, "TXT"), Forward)
 
 
 def test_escaped_dots_match_no_resource() -> None:

@@ -47,7 +47,7 @@ def test_root_and_odd_names_are_read() -> None:
 
 
 def test_four_addresses_of_a_16_letter_name_take_162_bytes() -> None:
-    query = decode_query(wire("app.corp.example", "A", id=9, use_edns=0, payload=4096))
+    query = decode_query(wire("app.corp.example", "A", id=9))
 
     answer = encode_answer(query, Rcode.NOERROR, [address_record(query, one, 1) for one in PROXY_V4], query.udp_size)
 
@@ -56,6 +56,27 @@ def test_four_addresses_of_a_16_letter_name_take_162_bytes() -> None:
     assert (message.id, message.flags, message.edns) == (9, dns.flags.QR | dns.flags.RD, -1)
     assert [str(rdata) for rdata in message.answer[0]] == [str(one) for one in PROXY_V4]
     assert message.answer[0].ttl == 1
+
+
+def test_edns_is_answered_with_edns() -> None:
+    query = decode_query(wire("a.example", "A", use_edns=0, payload=4096))
+    for answer in (
+        encode_answer(query, Rcode.NOERROR, [address_record(query, PROXY_V4[0], 1)], query.udp_size),
+        relay_answer(query, decode_response(response_to(query.raw, 200)), query.udp_size),
+    ):
+        message = dns.message.from_wire(answer)
+        assert (message.edns, message.payload, message.options) == (0, 1212, ())
+
+
+def test_the_question_comes_back_in_the_letter_case_it_was_asked_in() -> None:
+    query = decode_query(wire("aPp.eXample", "A", id=5))
+    lower = response_to(wire("app.example", "A", id=5), 1)
+
+    answer = relay_answer(query, decode_response(lower), None)
+
+    assert dns.message.from_wire(answer).question[0].name.to_text() == "aPp.eXample."
+    assert answer[:12] == lower[:12]
+    assert len(answer) == len(lower)
 
 
 def test_answer_keeps_the_letter_case_and_rd_of_the_question() -> None:
