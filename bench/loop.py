@@ -11,8 +11,9 @@ are noted as they come. The loop's own figures are differences of `/metrics` ove
 
 Method, an established flow: the product in the lab of `make bench`. One TCP flow (iperf3, down), and beside it 5,000
 datagrams a second from the client to the app: all of one flow, which the native threads forward, or each of a flow of
-its own, from a new socket, which Python decides at both ends. The share that the TCP flow keeps is the median of each
-round's ratio. Both kinds come from one program at one pace, so what making them costs is on both sides.
+its own, from a new socket and a port that no round used before, which Python decides at both ends; a round in which
+fewer than four fifths as many flows were opened does not count. The share that the TCP flow keeps is the
+median of each round's ratio. Both kinds come from one program at one pace, so what making them costs is on both sides.
 """
 
 import argparse
@@ -51,6 +52,8 @@ QUIET_S, ASK_EVERY_S, ANSWER_WITHIN_S = 5.0, 0.05, 5.0
 HOSTS = tuple(IPv4Address("10.9.1.1") + number for number in range(16))
 MOST_P99_MS, MOST_BETWEEN_HEARTBEATS_S, LEAST_KEPT = 100.0, 11.0, 0.8
 SIDE_RATE, BULK_S = 5_000, 3.0
+LEAST_OPENED, ROUND_PAUSE_S = 0.8, 15.0
+ASIDE = tuple(IPv4Address("10.9.0.3") + number for number in range(4))
 LOOP, ENGINE = "wardgate_gateway_loop_", "wardgate_gateway_engine_"
 SHOWN = ("runs", "iterations", "forced_yields", "timeouts", "network_upcalls", "longest_run_seconds")
 THREADS = "wardgate_gateway_threads_"
@@ -78,14 +81,19 @@ while sent < count:
 SIDE = """
 import socket, sys, time
 host, port, rate, seconds, kind = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
+first_port, last_port = 10000, 65000
 began, sent = time.monotonic(), 0
 held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 held.connect((host, port))
-while (passed := time.monotonic() - began) < seconds:
+while (passed := time.monotonic() - began) < seconds and sent < last_port - first_port:
     for _ in range(int(passed * rate) - sent):
         fresh = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        fresh.connect((host, port))
-        (fresh if kind == "new" else held).send(bytes(100))
+        try:
+            fresh.bind(("", first_port + sent))
+            fresh.connect((host, port))
+            (fresh if kind == "new" else held).send(bytes(100))
+        except OSError:
+            pass
         fresh.close()
         sent += 1
     time.sleep(0.002)
@@ -172,19 +180,35 @@ def measure_kept(directory: Path, rounds: int) -> list[dict[str, float]]:
     """Throughput of one TCP flow beside datagrams of one flow, and of as many flows; Gbit/s, for each round."""
     found = []
     with opened("near", topologies.demo(), directory / "near") as place:
+        for address in ASIDE:
+            place.app_answers_at(address)
         wardgate = Wardgate(Products())
         wardgate.start(place)
         for number in range(rounds):
+            time.sleep(ROUND_PAUSE_S if number else 0.0)  # so that a client's flows stay below their bound
             kinds = ("one", "new") if number % 2 == 0 else ("new", "one")
-            one_round = {kind: _bulk_beside(place, wardgate.target(), kind) for kind in kinds}
+            aside = str(ASIDE[number % len(ASIDE)])
+            one_round, opened_a_second = {}, 0.0
+            for kind in kinds:
+                before, began = _flows_opened(wardgate), time.monotonic()
+                one_round[kind] = _bulk_beside(place, wardgate.target(), aside, kind)
+                in_this = (_flows_opened(wardgate) - before) / (time.monotonic() - began)
+                opened_a_second = in_this if kind == "new" else opened_a_second
             print(f"  round {number + 1}/{rounds}: {one_round['one']:.2f} Gbit/s beside one flow, "
-                  f"{one_round['new']:.2f} beside {SIDE_RATE:,} new ones a second", flush=True)  # fmt: skip
+                  f"{one_round['new']:.2f} beside {opened_a_second:,.0f} new ones a second", flush=True)  # fmt: skip
+            if opened_a_second < LEAST_OPENED * SIDE_RATE:
+                raise LabError(f"too few flows were opened: {opened_a_second:,.0f} a second")
             found.append(one_round)
     return found
 
 
-def _bulk_beside(place: Place, target: str, kind: str) -> float:
-    with _side(place, target, kind):
+def _flows_opened(wardgate: Wardgate) -> int:
+    counters = wardgate.status()["counters"]
+    return int(counters.get("flows_installed", 0))
+
+
+def _bulk_beside(place: Place, target: str, aside: str, kind: str) -> float:
+    with _side(place, aside, kind):
         return Bulk(warm_up_s=1.0).run(Task(place, target, BULK_S, lambda: usage_of(())))["gbit_per_s"]
 
 

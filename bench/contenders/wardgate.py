@@ -103,6 +103,10 @@ class Wardgate:
         """The path, and whether the TUN devices take super-packets."""
         return self._facts
 
+    def status(self) -> dict[str, Any]:
+        """What the client says of itself."""
+        return self._running().status()
+
     def _path(self) -> dict[str, Any]:
         return self._running().resource(self.resource).get("path") or {}
 

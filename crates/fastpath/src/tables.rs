@@ -95,7 +95,8 @@ pub struct Tables {
     pub sessions: HashMap<u32, Arc<Session>>,
     /// Channels by relay; a set is replaced, never changed, so that readers may keep it.
     pub relays: HashMap<SocketAddr, Channels>,
-    // Three ways to the same flows; each holds pointers alone, as the keys are in the flows.
+    // Three ways to the same flows; each holds pointers alone, as the keys are in the flows. They have room for all
+    // flows from the start: growing would hash every flow anew under the lock, and nothing is forwarded meanwhile.
     by_id: HashTable<Arc<Flow>>,
     by_tun_key: HashTable<Arc<Flow>>,
     by_peer_key: HashTable<Arc<Flow>>,
@@ -117,9 +118,9 @@ impl Tables {
             peers: HashMap::new(),
             sessions: HashMap::new(),
             relays: HashMap::new(),
-            by_id: HashTable::new(),
-            by_tun_key: HashTable::new(),
-            by_peer_key: HashTable::new(),
+            by_id: HashTable::with_capacity(bounds.flows),
+            by_tun_key: HashTable::with_capacity(bounds.flows),
+            by_peer_key: HashTable::with_capacity(bounds.flows),
             hasher: RandomState::new(),
             last_id: 0,
             dues: BinaryHeap::new(),
@@ -451,6 +452,20 @@ mod tests {
         }
 
         assert!(tables.dues.len() <= DUE_SLACK + 2);
+    }
+
+    #[test]
+    fn tables_never_grow() {
+        let mut tables = Tables::new(Bounds { peers: 4, flows: 5000, flows_per_peer: 5000 });
+        let capacities =
+            |tables: &Tables| [tables.by_id.capacity(), tables.by_tun_key.capacity(), tables.by_peer_key.capacity()];
+        let before = capacities(&tables);
+        for port in 0..6000 {
+            tables.install(wanted(port, 5.0, 5.0), 0.0).unwrap();
+        }
+
+        assert_eq!(tables.flow_count(), 5000);
+        assert_eq!(capacities(&tables), before);
     }
 
     #[test]
