@@ -1,13 +1,15 @@
 """What this client may reach now, through which gateway, and how that begins and ends."""
 
-from collections import deque
+import itertools
 from collections.abc import Iterable
 from ipaddress import ip_address
 
 from wardgate._fastpath import FlowReport
 from wardgate.client.denials import Denial, Denials
+from wardgate.client.devices import Devices
 from wardgate.client.dns import TunnelQuery
 from wardgate.client.gateways import GatewayOnClient, Gateways
+from wardgate.client.outbox import Outbox
 from wardgate.client.resources import Change, Resources, SiteStatus
 from wardgate.client.revocations import Revocations
 from wardgate.ids import GatewayId, PeerIndex, ResourceId, SiteId
@@ -19,7 +21,7 @@ from wardgate.tunnel.pending import PendingAuthorizations
 from wardgate.wire import portal
 from wardgate.wire.icmp_errors import Unreachable, unreachable
 from wardgate.wire.ip import FlowKey, Packet
-from wardgate.wire.portal import CidrResource, Message
+from wardgate.wire.portal import CidrResource
 
 ACCESS_REMOVED = "access_removed"
 RESOURCE_CHANGED = "resource_changed"
@@ -32,24 +34,24 @@ REFUSED_AT_ONCE = frozenset({"forbidden", "not_found", "disabled", "version_mism
 class Access:
     """Resources, the gateways that serve them, and everything that waits for or hangs on a grant."""
 
-    def __init__(self, connections: Connections, flows: FlowTable, *, is_internet_active: bool) -> None:
+    def __init__(self, connections: Connections, flows: FlowTable, epoch: float, *, is_internet_active: bool) -> None:
+        numbers = itertools.count(1)
         self._connections = connections
         self._flows = flows
         self._peers: dict[GatewayId, PeerIndex] = {}
         self._renewed_at: dict[ResourceId, float] = {}
         self.resources = Resources(is_internet_active=is_internet_active)
-        self.gateways = Gateways()
+        self.gateways = Gateways(numbers)
         self.sites = SiteStatus()
-        self.pending = PendingAuthorizations[TunnelQuery]()
+        self.pending = PendingAuthorizations[ResourceId, TunnelQuery]()
         self.announcements = NameAnnouncements()
         self.candidates = CandidateHold()
         self.revocations = Revocations()
         self.denials = Denials()
-        self.to_portal: deque[Message] = deque()
-        self.to_tun: deque[bytes] = deque()
-        self.to_route: deque[Packet] = deque()
-        self.to_ask: deque[TunnelQuery] = deque()
-        self.unanswerable: deque[TunnelQuery] = deque()
+        self.outbox = Outbox()
+        self.devices = Devices(
+            connections, flows, self.resources, self.denials, self.candidates, self.outbox, epoch, numbers
+        )
 
     # --- asking --------------------------------------------------------------------------------------------------
 
@@ -61,7 +63,7 @@ class Access:
     def ask(self, resource_id: ResourceId) -> None:
         """Asks the portal for access."""
         ids = self.gateways.preferred(resource_id)
-        self.to_portal.append(portal.RequestAuthorization(resource_id=resource_id, connected_gateway_ids=ids))
+        self.outbox.to_portal.append(portal.RequestAuthorization(resource_id=resource_id, connected_gateway_ids=ids))
 
     def renew(self, resource_id: ResourceId, now: float) -> None:
         """Asks again for what a gateway prohibits although it was granted: it has forgotten, or the grant ran out.
@@ -88,7 +90,7 @@ class Access:
             now=now,
         )
         if isinstance(peer, NoRelays):
-            self.to_portal.append(portal.NoRelays())
+            self.outbox.to_portal.append(portal.NoRelays())
             return False
         if self._peers.get(message.gateway_id, peer) != peer:
             self.lost(message.gateway_id)
@@ -98,8 +100,8 @@ class Access:
         self._flows.label(self.gateways.authorize(gateway, message.resource_id), message.resource_id)
         waiting = self.pending.take(message.resource_id)
         if waiting is not None:
-            self.to_route.extend(waiting.packets.take())
-            self.to_ask.extend(waiting.queries)
+            self.outbox.to_route.extend(waiting.packets.take())
+            self.outbox.to_ask.extend(waiting.queries)
         return True
 
     def refused(self, message: portal.AuthorizationCreationFailed, now: float) -> None:
@@ -110,7 +112,7 @@ class Access:
         self.denials.deny(Denial(message.resource_id, resource.name, message.reason, now, message.violated_properties))
         if message.reason == OFFLINE:
             waiting = self.pending.take(message.resource_id)
-            self.unanswerable.extend(() if waiting is None else waiting.queries)
+            self.outbox.unanswerable.extend(() if waiting is None else waiting.queries)
             for site_id in _sites(resource):
                 self.sites.offline(site_id, now)
         elif message.reason in REFUSED_AT_ONCE:
@@ -122,11 +124,11 @@ class Access:
 
     def _refuse_waiting(self, resource_id: ResourceId) -> None:
         waiting = self.pending.take(resource_id)
-        self.unanswerable.extend(() if waiting is None else waiting.queries)
+        self.outbox.unanswerable.extend(() if waiting is None else waiting.queries)
         for packet in () if waiting is None else waiting.packets.take():
             error = unreachable(packet, Unreachable.PROHIBITED)
             if error is not None:
-                self.to_tun.append(error)
+                self.outbox.to_tun.append(error)
 
     def _move(self, resource_id: ResourceId, gateway: GatewayOnClient, now: float) -> None:
         """Ends a grant at another gateway."""
@@ -137,15 +139,17 @@ class Access:
     # --- connections ---------------------------------------------------------------------------------------------
 
     def connected(self, gateway_id: str) -> None:
-        """A path and a session to a gateway are there: what waited for them goes on."""
-        gateway = self.gateways.get(gateway_id)
+        """A path and a session are there: what waited for them goes on."""
+        gateway, device = self.gateways.get(gateway_id), self.devices.get(gateway_id)
+        if device is not None:
+            self.devices.connected(device)
         if gateway is None:
             return
         if not gateway.is_connected:
             gateway.is_connected = True
             self.sites.connected(gateway.site_id)
-        self.to_route.extend(gateway.waiting.take())
-        self.to_ask.extend(gateway.queries)
+        self.outbox.to_route.extend(gateway.waiting.take())
+        self.outbox.to_ask.extend(gateway.queries)
         gateway.queries.clear()
 
     def lost(self, gateway_id: str, reports: Iterable[FlowReport] = ()) -> None:
@@ -154,7 +158,9 @@ class Access:
         Args:
             reports: Of its flows, if the engine has forgotten them already.
         """
-        gateway = self.gateways.get(gateway_id)
+        gateway, device = self.gateways.get(gateway_id), self.devices.get(gateway_id)
+        if device is not None:
+            self.devices.lost(device, reports)
         if gateway is None:
             return
         self._disconnected(gateway.gateway_id, reports)
@@ -164,12 +170,13 @@ class Access:
         for resource_id in gateway.numbers:
             self.pending.hurry(resource_id)
             self._renewed_at.pop(resource_id, None)
-        self.to_route.extend(gateway.waiting.take())
-        self.to_ask.extend(gateway.queries)
+        self.outbox.to_route.extend(gateway.waiting.take())
+        self.outbox.to_ask.extend(gateway.queries)
         gateway.queries.clear()
 
     def leave_all(self, now: float) -> None:
-        """Tells every gateway goodbye and forgets it: nothing is asked of them any more, or from another address."""
+        """Tells everybody goodbye and forgets them: nothing is asked of them any more, or from another address."""
+        self.devices.leave_all(now)
         for gateway in self.gateways.all():
             self._connections.remove(gateway.gateway_id, now, goodbye=True)
             self.lost(gateway.gateway_id)
@@ -199,7 +206,8 @@ class Access:
     def _end(self, resource: portal.ClientResource, now: float) -> None:
         """Ends access; flows that no other resource permits are cut, the others may be asked for anew."""
         is_gone = resource.id not in self.resources
-        keys = [inner_key(flow) for flow in self._revoke(resource.id, now)] + self.revocations.take_lost(resource.id)
+        flows = self._revoke(resource.id, now) + self.devices.end(resource.id, now)
+        keys = [inner_key(flow) for flow in flows] + self.revocations.take_lost(resource.id)
         cut = [key for key in keys if not self._is_permitted(key)]
         self.pending.forget(resource.id)
         network = resource.address if isinstance(resource, CidrResource) else None

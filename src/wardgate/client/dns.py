@@ -22,6 +22,7 @@ from wardgate.proto.stub_resolver import (
     StubResolver,
     ToSite,
     Transport,
+    Waiting,
 )
 from wardgate.proto.tcp_query import TcpQuery
 from wardgate.proto.tcp_responder import TcpResponder
@@ -31,7 +32,7 @@ from wardgate.wire.dns import Rcode, rcode_of
 from wardgate.wire.domain_patterns import DomainPattern
 from wardgate.wire.icmp_errors import Unreachable, unreachable
 from wardgate.wire.ip import TCP, UDP, FlowKey, IpAddress, Packet, udp_packet
-from wardgate.wire.portal import CidrResource, ClientResource, DnsResource, Interface
+from wardgate.wire.portal import CidrResource, ClientResource, DnsResource, DynamicDevicePool, Interface
 
 MAX_TUNNEL_QUERIES: Final = 1024
 _FIRST_PORT, _PORTS = 49_152, 16_384
@@ -100,14 +101,17 @@ class ClientDns:
 
     def set_resources(self, resources: Iterable[ClientResource]) -> None:
         """The resources whose names are answered here."""
-        named, networks = [], []
+        named, networks, pools = [], [], []
         for one in resources:
             pattern = DomainPattern.parse(one.address) if isinstance(one, DnsResource) else None
             if isinstance(one, DnsResource) and pattern is not None:
                 named.append(NamedResource(one.id, pattern, one.ip_stack or "dual"))
             elif isinstance(one, CidrResource):
                 networks.append((one.address, one.id))
+            elif isinstance(one, DynamicDevicePool) and (found := DomainPattern.parse(one.address)) is not None:
+                pools.append(NamedResource(one.id, found))
         self.resolver.set_resources(named, networks)
+        self.resolver.pools.set_pools(pools)
 
     def servers(self) -> tuple[IpAddress, ...]:
         """The addresses that the host is to ask."""
@@ -155,6 +159,8 @@ class ClientDns:
             case ToSite(query_id, resource_id, _, question, transport):
                 query = TunnelQuery(query_id, resource_id, None, question, asker.source.is_ipv6, transport)
                 self._to_tunnel.append(query)
+            case Waiting():
+                self._send_replies(now)
             case None if asker.transport == "tcp":
                 self._tcp.handle_answer(asker, None, now)
 
@@ -163,6 +169,19 @@ class ClientDns:
             self._tcp.handle_answer(reply.asker, reply.payload, now)
         else:
             self._packets.append(udp_packet(reply.asker.sentinel, reply.asker.source, reply.payload))
+
+    def _send_replies(self, now: float) -> None:
+        while (reply := self.resolver.poll_reply()) is not None:
+            self._reply(reply, now)
+
+    def handle_pool_answer(
+        self, resource_id: ResourceId, domain: str, addresses: tuple[IpAddress, ...], now: float
+    ) -> bool:
+        """Takes the portal's word on the name of a device; returns whether it was asked for."""
+        is_awaited = self.resolver.handle_pool_answer(resource_id, domain, addresses, now)
+        self._send_replies(now)
+        self._take_tcp_queries(now)
+        return is_awaited
 
     def handle_query_response(self, query_id: int, payload: bytes | None, now: float) -> None:
         """Takes what became of a query that was forwarded."""
@@ -244,8 +263,7 @@ class ClientDns:
                 sent.tcp.handle_timeout(now)
             self._follow_tcp(port, sent, now)
         self.resolver.handle_timeout(now)
-        while (reply := self.resolver.poll_reply()) is not None:
-            self._reply(reply, now)
+        self._send_replies(now)
         self._tcp.handle_timeout(now)
         self._take_tcp_queries(now)
 
@@ -273,6 +291,10 @@ class ClientDns:
     def poll_tunnel_packet(self) -> tuple[ResourceId, bytes] | None:
         """The next packet for the gateway that serves a resource."""
         return self._tunnel_packets.popleft() if self._tunnel_packets else None
+
+    def poll_pool_question(self) -> tuple[ResourceId, str] | None:
+        """The next pool and name to ask the portal for."""
+        return self.resolver.pools.poll_question()
 
     def poll_asked(self) -> Assignment | None:
         """The next name of a resource that was asked for, with its proxy IPs and the resources that cover it."""

@@ -1,6 +1,8 @@
 """The gateways a client knows: which of them serves which resource, and what waits for their connection."""
 
+import itertools
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
@@ -36,13 +38,17 @@ class GatewayOnClient:
 
 
 class Gateways:
-    """Every gateway by id; bounded by the resources, as one without a grant is forgotten."""
+    """Every gateway by id; bounded by the resources, as one without a grant is forgotten.
 
-    def __init__(self) -> None:
+    Args:
+        numbers: What flows are marked with, one for each grant.
+    """
+
+    def __init__(self, numbers: Iterator[int] | None = None) -> None:
+        self._numbers = itertools.count(1) if numbers is None else numbers
         self._by_id: dict[GatewayId, GatewayOnClient] = {}
         self._by_address: dict[IpAddress, GatewayId] = {}
         self._by_resource: dict[ResourceId, GatewayId] = {}
-        self._next_number = 1
 
     def get(self, gateway_id: str) -> GatewayOnClient | None:
         """One gateway."""
@@ -76,8 +82,7 @@ class Gateways:
         """Notes that a resource was granted there; returns what its flows are marked with."""
         number = gateway.numbers.get(resource_id)
         if number is None:
-            number = gateway.numbers[resource_id] = self._next_number
-            self._next_number += 1
+            number = gateway.numbers[resource_id] = next(self._numbers)
         self._by_resource[resource_id] = gateway.gateway_id
         return number
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Final
 
 from wardgate.ids import ResourceId, SiteId
@@ -10,7 +11,14 @@ from wardgate.tunnel.ranges import CLIENT_ROUTES, DEFAULT_ROUTES, IpNetwork
 from wardgate.tunnel.routing import RoutingTable
 from wardgate.wire.domain_patterns import DomainPattern
 from wardgate.wire.ip import IpAddress
-from wardgate.wire.portal import CidrResource, ClientResource, DnsResource, InternetResource
+from wardgate.wire.portal import (
+    CidrResource,
+    ClientResource,
+    DnsResource,
+    DynamicDevicePool,
+    InternetResource,
+    StaticDevicePool,
+)
 
 MAX_RESOURCES: Final = 65_536
 SITE_OFFLINE_S: Final = 300.0
@@ -114,6 +122,12 @@ class Resources:
                         filters = self._filters[resource_id]
                         self.routes.add_name(address, resource_id, domain, filters, pattern.rank)
 
+    def add_device(self, resource_id: ResourceId, addresses: Iterable[IpAddress]) -> None:
+        """Routes a device that a dynamic pool was found to have, for as long as the pool is there."""
+        if isinstance(self._by_id.get(resource_id), DynamicDevicePool):
+            for address in addresses:
+                self.routes.add_network(ip_network(address), resource_id, self._filters[resource_id])
+
     def _route(self, resource: ClientResource) -> None:
         filters = ALLOW_ALL if isinstance(resource, InternetResource) else Filters(resource.filters)
         self._filters[resource.id] = filters
@@ -125,6 +139,10 @@ class Resources:
             pattern = DomainPattern.parse(resource.address)
             if pattern is not None:
                 self._patterns[resource.id] = pattern
+        elif isinstance(resource, StaticDevicePool):
+            for device in resource.devices:
+                self.routes.add_network(device.ipv4, resource.id, filters)
+                self.routes.add_network(device.ipv6, resource.id, filters)
 
     def _unroute(self, resource_id: ResourceId) -> None:
         self.routes.remove(resource_id)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from wardgate.client.access import Access
+from wardgate.client.devices import DeviceOnClient
 from wardgate.client.gateways import GatewayOnClient
 from wardgate.ids import ResourceId
 from wardgate.tunnel.flows import Traffic
@@ -38,6 +39,7 @@ def client_snapshot(view: ClientView) -> dict[str, Any]:
         "portal": "up" if view.is_portal_up else "down",
         "resources": [_resource(resource, view) for resource in view.access.resources.all()],
         "gateways": [_gateway(gateway, view) for gateway in view.access.gateways.all()],
+        "devices": [_device(device, view) for device in view.access.devices.all()],
         "denials": _denials(view),
         "refusals": _refusals(view),
         "counters": dict(sorted(view.counters.items())),
@@ -50,7 +52,8 @@ def _resource(resource: ClientResource, view: ClientView) -> dict[str, Any]:
     address = getattr(resource, "address", None)
     traffic = view.traffic.get(resource.id, Traffic())
     status = "unknown" if not sites else view.access.sites.of(sites[0].id, view.now)
-    is_connected = gateway is not None and gateway.is_connected
+    devices = [one for one in view.access.devices.all() if resource.id in one.outbound]
+    is_connected = (gateway is not None and gateway.is_connected) or any(one.is_connected for one in devices)
     path = None if gateway is None else view.paths.get(gateway.gateway_id)
     handshake = None if path is None else path["last_handshake"]
     return {
@@ -61,7 +64,7 @@ def _resource(resource: ClientResource, view: ClientView) -> dict[str, Any]:
         "site": sites[0].name if sites else None,
         "sites": [{"id": site.id, "name": site.name} for site in sites],
         "status": "online" if is_connected else status,
-        "authorized": gateway is not None,
+        "authorized": gateway is not None or bool(devices),
         "waiting": resource.id in view.access.pending,
         "gateway_id": None if gateway is None else gateway.gateway_id,
         "path": path,
@@ -79,6 +82,18 @@ def _gateway(gateway: GatewayOnClient, view: ClientView) -> dict[str, Any]:
         "connected": gateway.is_connected,
         "resources": sorted(gateway.numbers),
         "path": view.paths.get(gateway.gateway_id),
+    }
+
+
+def _device(device: DeviceOnClient, view: ClientView) -> dict[str, Any]:
+    return {
+        "id": device.client_id,
+        "name": device.name,
+        "addresses": [str(address) for address in device.addresses],
+        "connected": device.is_connected,
+        "reached_through": sorted(device.outbound),
+        "reaches_us_through": sorted(device.inbound),
+        "path": view.paths.get(device.client_id),
     }
 
 

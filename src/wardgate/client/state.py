@@ -11,17 +11,17 @@ from typing import Any, Final
 
 from wardgate._fastpath import DatagramUpcall, Engine, PacketUpcall, SessionUpcall, StaticKey, Upcall
 from wardgate.client.access import Access
-from wardgate.client.dns import ClientDns, TunnelQuery, outside
+from wardgate.client.candidate_messages import candidate_messages
+from wardgate.client.device_packets import DevicePackets
+from wardgate.client.dns import ClientDns
 from wardgate.client.gateways import GatewayOnClient
+from wardgate.client.queries import Queries
 from wardgate.client.resources import Change, allows_family
 from wardgate.client.snapshot import ClientView, client_snapshot
 from wardgate.client.ways import Ways
 from wardgate.errors import RemoteProtocolError
 from wardgate.ids import GatewayId, PeerIndex, ResourceId
-from wardgate.proto.dns_upstreams import Do53
 from wardgate.proto.proxy_ips import Assignment
-from wardgate.proto.stub_resolver import SITE_RESOLVER_PORT
-from wardgate.proto.stub_resolver import Forward as ForwardedQuery
 from wardgate.tunnel.connections import (
     Closed,
     Connections,
@@ -39,10 +39,10 @@ from wardgate.tunnel.path_status import path_snapshots
 from wardgate.tunnel.ranges import is_proxy_address, is_sentinel
 from wardgate.tunnel.routing import Route
 from wardgate.wire import portal
-from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit
+from wardgate.wire.addresses import RandomBytes, Transmit
 from wardgate.wire.control import AssignedIps, DomainStatus, Goodbye, decode_control, encode_control, is_control_packet
 from wardgate.wire.icmp_errors import Quote, Unreachable, quoted, unreachable
-from wardgate.wire.ip import UDP, IpAddress, Packet, parse
+from wardgate.wire.ip import IpAddress, Packet, parse
 
 TICK_S: Final = 1.0
 
@@ -70,7 +70,7 @@ class ClientState:
         self._epoch = epoch
         self._connections = Connections(engine, static, "client", epoch, random_bytes)
         self._flows = FlowTable(engine)
-        self._access = Access(self._connections, self._flows, is_internet_active=is_internet_active)
+        self._access = Access(self._connections, self._flows, epoch, is_internet_active=is_internet_active)
         self._dns = ClientDns(random_bytes)
         self._interface: portal.Interface | None = None
         self._own: tuple[IpAddress, ...] = ()
@@ -83,7 +83,11 @@ class ClientState:
         self._packets: deque[bytes] = deque()
         self._events: deque[ClientEvent] = deque()
         self.counters: Counter[str] = Counter()
+        self._queries = Queries(self._dns, self._access, self._connections, self._events)
         self._ways = Ways(self._flows, self.counters)
+        self._devices = DevicePackets(
+            self._access.devices, self._connections, self._flows, self._ways, self.counters, self._packets
+        )
 
     # --- from the host -------------------------------------------------------------------------------------------
 
@@ -137,14 +141,17 @@ class ClientState:
         """Destination -> gateway or resource -> filter -> access -> connection -> name -> flow."""
         gateway = self._access.gateways.at(packet.destination)
         if gateway is not None and gateway.is_connected:
-            self._send(gateway, packet, 0, now)
+            self._send(gateway.gateway_id, packet, 0, now)
             return
         if packet.is_icmp_error:
-            self.counters["dropped_outbound_icmp_error"] += 1
+            self._send_error(packet, now)
             return
         route = self._find(packet)
         if route is None or not route.filters.permits(packet.protocol, packet.destination_port):
             self._refuse(packet, route, now)
+            return
+        if self._access.devices.is_pool(route.resource_id):
+            self._route_to_device(route.resource_id, packet, now)
             return
         gateway = self._access.gateways.serving(route.resource_id)
         if gateway is None:
@@ -152,10 +159,26 @@ class ClientState:
         elif not gateway.is_connected:
             gateway.waiting.add(packet)
         elif route.domain is None:
-            self._send(gateway, packet, gateway.numbers[route.resource_id], now)
+            self._send(gateway.gateway_id, packet, gateway.numbers[route.resource_id], now)
         elif self._is_announced(name := Name(gateway.gateway_id, route.resource_id, route.domain), packet, now):
             is_lasting = self._access.announcements.is_answered(name)
-            self._send(gateway, packet, gateway.numbers[route.resource_id], now, is_lasting=is_lasting)
+            self._send(gateway.gateway_id, packet, gateway.numbers[route.resource_id], now, is_lasting=is_lasting)
+
+    def _route_to_device(self, resource_id: ResourceId, packet: Packet, now: float) -> None:
+        device = self._access.devices.granted(resource_id, packet.destination)
+        if device is None:
+            self._access.devices.wait(resource_id, packet, now)
+        elif not device.is_connected:
+            device.waiting.add(packet)
+        else:
+            self._send(device.client_id, packet, device.outbound[resource_id], now)
+
+    def _send_error(self, packet: Packet, now: float) -> None:
+        device = self._access.devices.at(packet.destination)
+        if device is None:
+            self.counters["dropped_outbound_icmp_error"] += 1
+        else:
+            self._devices.send_error(device, packet, now)
 
     def _find(self, packet: Packet) -> Route | None:
         return self._access.resources.routes.lookup(packet.destination, packet.protocol, packet.destination_port)
@@ -186,27 +209,27 @@ class ClientState:
             return ()
         return tuple(one for one in proxy_ips if allows_family(resource, one))
 
-    def _send(
-        self, gateway: GatewayOnClient, packet: Packet, number: int, now: float, *, is_lasting: bool = True
-    ) -> None:
+    def _send(self, peer_id: str, packet: Packet, number: int, now: float, *, is_lasting: bool = True) -> None:
         """Has the packet's flow opened and the packet sent on that way; what opens no flow goes by itself.
 
         Args:
             is_lasting: Whether all packets to the same target may take the same way until something changes.
         """
-        peer = self._connections.index_of(gateway.gateway_id)
+        peer = self._connections.index_of(peer_id)
         if peer is None:
             self.counters["dropped_unknown_peer"] += 1
             return
         if not opens_flow(packet):
-            self._connections.send(gateway.gateway_id, packet.raw, now)
+            self._connections.send(peer_id, packet.raw, now)
             return
         self._ways.open(PacketUpcall.of(None, packet.raw), peer, number, is_lasting=is_lasting)
         if not self._access.revocations.is_idle:
             self._access.revocations.found(packet.key)
 
     def _install(self, now: float) -> None:
-        self._transmits.extend(self._ways.install(now))
+        packets, datagrams = self._ways.install(now)
+        self._packets.extend(packets)
+        self._transmits.extend(datagrams)
 
     def _parse(self, raw: bytes) -> Packet | None:
         try:
@@ -220,16 +243,20 @@ class ClientState:
     def _handle_peer_packet(self, upcall: PacketUpcall, peer: PeerIndex, now: float) -> None:
         if self._connections.handle_probe(upcall, now):
             return
-        gateway = self._access.gateways.get(self._connections.peer_id_of(peer) or "")
-        if gateway is None:
+        peer_id = self._connections.peer_id_of(peer) or ""
+        gateway, device = self._access.gateways.get(peer_id), self._access.devices.get(peer_id)
+        if gateway is None and device is None:
             self.counters["dropped_unknown_peer"] += 1
-            return
-        if is_control_packet(upcall.packet):
-            self._handle_control(gateway, upcall.packet, now)
-            return
-        packet = self._parse(upcall.packet)
-        if packet is None:
-            return
+        elif is_control_packet(upcall.packet):
+            self._handle_control(peer_id, upcall.packet, now)
+        elif (packet := self._parse(upcall.packet)) is None:
+            pass
+        elif gateway is not None:
+            self._handle_gateway_packet(gateway, packet, now)
+        elif device is not None:
+            self._devices.receive(device, upcall, packet, self._own, now)
+
+    def _handle_gateway_packet(self, gateway: GatewayOnClient, packet: Packet, now: float) -> None:
         if packet.destination not in self._own:
             self.counters["dropped_foreign_destination"] += 1
         elif packet.is_icmp_error:
@@ -275,7 +302,7 @@ class ClientState:
 
     # --- in-band control -----------------------------------------------------------------------------------------
 
-    def _handle_control(self, gateway: GatewayOnClient, raw: bytes, now: float) -> None:
+    def _handle_control(self, peer_id: str, raw: bytes, now: float) -> None:
         try:
             message = decode_control(raw)
         except RemoteProtocolError:
@@ -283,12 +310,12 @@ class ClientState:
             return
         match message:
             case DomainStatus():
-                for packet in self._access.announcements.handle_status(gateway.gateway_id, message):
+                for packet in self._access.announcements.handle_status(GatewayId(peer_id), message):
                     self._route(packet, now)
             case Goodbye():
                 self._ways.forget()
-                self._access.lost(gateway.gateway_id)
-                self._connections.remove(gateway.gateway_id, now, goodbye=False)
+                self._access.lost(peer_id)
+                self._connections.remove(peer_id, now, goodbye=False)
             case AssignedIps():
                 self.counters["dropped_unexpected_control"] += 1
 
@@ -302,32 +329,6 @@ class ClientState:
             if gateway is not None and gateway.is_connected:
                 name = Name(gateway.gateway_id, resource_id, asked.domain)
                 self._access.announcements.refresh(name, self._allowed(resource_id, asked.proxy_ips), now)
-
-    def _forward_query(self, forward: ForwardedQuery, now: float) -> None:
-        """Asks a resolver: through the tunnel if the portal named it and it is behind a resource."""
-        if isinstance(forward.upstream, Do53) and self._dns.is_from_portal(forward.upstream.address):
-            server = forward.upstream.address
-            route = self._access.resources.routes.lookup(server.ip, UDP, server.port)
-            if route is not None and route.filters.permits(UDP, server.port):
-                query = TunnelQuery(
-                    forward.query_id, route.resource_id, server, forward.payload, server.is_ipv6, forward.transport
-                )
-                self._send_query(query, now)
-                return
-        self._events.append(outside(forward))
-
-    def _send_query(self, query: TunnelQuery, now: float) -> None:
-        gateway = self._access.gateways.serving(query.resource_id)
-        if gateway is None:
-            if self._access.pending.add_query(query.resource_id, query, now):
-                self._access.ask(query.resource_id)
-            return
-        if not gateway.is_connected:
-            gateway.queries.append(query)
-            return
-        source, near = (self._own[1], gateway.ipv6) if query.is_ipv6 else (self._own[0], gateway.ipv4)
-        server = query.server or SocketAddr(str(near), SITE_RESOLVER_PORT)
-        self._dns.ask_tunnel(query, source, server, now)
 
     def handle_query_response(self, query_id: int, payload: bytes | None, now: float) -> None:
         """Takes the answer to a `ForwardQuery`; `None` if there is none."""
@@ -355,6 +356,7 @@ class ClientState:
                 self._set_interface(message.interface, now)
                 self._apply(self._access.resources.replace(message.resources), now)
                 self._connections.update_relays((), message.relays, now)
+                self._access.devices.retain(message.authorizations, now)
             case portal.ConfigChanged(interface=interface):
                 self._set_interface(interface, now)
             case portal.ResourceCreatedOrUpdated(resource=resource):
@@ -368,10 +370,30 @@ class ClientState:
                     self.counters["ignored_authorizations"] += 1
             case portal.AuthorizationCreationFailed():
                 self._access.refused(message, now)
-            case portal.GatewayIceCandidates(gateway_id=gateway_id, candidates=lines):
-                self._connections.add_remote_candidates(gateway_id, lines, now)
-            case portal.InvalidateGatewayIceCandidates(gateway_id=gateway_id, candidates=lines):
-                self._connections.remove_remote_candidates(gateway_id, lines, now)
+            case portal.GatewayIceCandidates(gateway_id=peer_id, candidates=lines):
+                self._connections.add_remote_candidates(peer_id, lines, now)
+            case portal.InvalidateGatewayIceCandidates(gateway_id=peer_id, candidates=lines):
+                self._connections.remove_remote_candidates(peer_id, lines, now)
+            case portal.PeerIceCandidates(client_id=peer_id, candidates=lines):
+                self._connections.add_remote_candidates(peer_id, lines, now)
+            case portal.InvalidatePeerIceCandidates(client_id=peer_id, candidates=lines):
+                self._connections.remove_remote_candidates(peer_id, lines, now)
+            case portal.PeerIceCandidateError(client_id=peer_id):
+                self._connections.remove(peer_id, now, goodbye=False)
+            case portal.ClientDeviceAccessAuthorized():
+                if not self._access.devices.authorized(message, now):
+                    self.counters["ignored_authorizations"] += 1
+            case portal.ClientDeviceAccessDenied():
+                self._access.devices.denied(message, now)
+            case portal.ResourceFiltersUpdated():
+                self._access.devices.refilter(message)
+            case portal.RejectAccess():
+                self._access.devices.reject(message, now)
+            case portal.DevicePoolDomainResolved(resource_id=pool, domain=domain, ipv4=ipv4, ipv6=ipv6):
+                if self._dns.handle_pool_answer(pool, domain, (ipv4, ipv6), now):
+                    self._access.resources.add_device(pool, (ipv4, ipv6))
+            case portal.DevicePoolDomainResolutionFailed(resource_id=pool, domain=domain):
+                self._dns.handle_pool_answer(pool, domain, (), now)
             case portal.Disconnect(reason=portal.TOKEN_EXPIRED):
                 self._events.append(SessionEnded(portal.TOKEN_EXPIRED))
             case _:
@@ -426,6 +448,7 @@ class ClientState:
         """Does what is due at `now`. Calling it early, late or twice is harmless."""
         self._connections.handle_timeout(now)
         self._dns.handle_timeout(now)
+        self._access.devices.handle_timeout(now)
         self._is_outdated |= self._access.revocations.handle_timeout(now)
         if self._is_outdated:
             self._configure()
@@ -492,38 +515,24 @@ class ClientState:
         while (asked := self._dns.poll_asked()) is not None:
             self._handle_name_asked(asked, now)
             did = True
-        while (forward := self._dns.poll_forward()) is not None:
-            self._forward_query(forward, now)
-        while (query := self._dns.poll_to_tunnel()) is not None:
-            self._send_query(query, now)
-            did = True
-        while (packet := self._dns.poll_tunnel_packet()) is not None:
-            gateway = self._access.gateways.serving(packet[0])
-            if gateway is not None:
-                self._connections.send(gateway.gateway_id, packet[1], now)
+        did = self._queries.settle(self._own, now) or did
         while (raw := self._dns.poll_packet()) is not None:
             self._packets.append(raw)
         return did
 
     def _settle_access(self, now: float) -> bool:
         access, did = self._access, False
-        while access.unanswerable:
-            self._dns.handle_query_response(access.unanswerable.popleft().query_id, None, now)
-            did = True
-        while access.to_route:
-            self._route(access.to_route.popleft(), now)
+        while access.outbox.to_route:
+            self._route(access.outbox.to_route.popleft(), now)
             did = True
         self._install(now)
-        while access.to_ask:
-            self._send_query(access.to_ask.popleft(), now)
-            did = True
         while (told := access.announcements.poll_message()) is not None:
             self._connections.send(told[0], encode_control(told[1]), now)
             did = True
-        while access.to_portal:
-            self._events.append(SendPortal(access.to_portal.popleft()))
-        self._packets.extend(access.to_tun)
-        access.to_tun.clear()
+        while access.outbox.to_portal:
+            self._events.append(SendPortal(access.outbox.to_portal.popleft()))
+        self._packets.extend(access.outbox.to_tun)
+        access.outbox.to_tun.clear()
         while (raw := access.revocations.poll_packet()) is not None:
             self._packets.append(raw)
         return did
@@ -536,13 +545,8 @@ class ClientState:
 
     def _send_candidates(self) -> None:
         for batch in self._access.candidates.take():
-            gateway_id = GatewayId(batch.peer_id)
-            if batch.removed:
-                gone = portal.WithdrawnGatewayCandidates(gateway_id=gateway_id, candidates=batch.removed)
-                self._events.append(SendPortal(gone))
-            if batch.added:
-                new = portal.NewGatewayCandidates(gateway_id=gateway_id, candidates=batch.added)
-                self._events.append(SendPortal(new))
+            for message in candidate_messages(batch, is_client=self._access.devices.get(batch.peer_id) is not None):
+                self._events.append(SendPortal(message))
 
     def poll_transmit(self) -> Transmit | None:
         """The next datagram to send."""
@@ -563,6 +567,7 @@ class ClientState:
         times = [
             self._connections.poll_timeout(),
             self._dns.poll_timeout(),
+            self._access.devices.poll_timeout(),
             self._access.revocations.poll_timeout(),
             self._next_tick if len(self._flows) else None,
         ]

@@ -22,6 +22,9 @@ def render(status: Json) -> list[str]:
         lines.append("resources   none that this user may reach")
     else:
         lines += ["", *_resources(resources, at), ""]
+    devices = status.get("devices", [])
+    if devices:
+        lines += [*_devices(devices, resources), ""]
     return [one_line(line) for line in (*lines, *_denials(status, at), *_refusals(status, at))]
 
 
@@ -44,6 +47,24 @@ def _resources(resources: list[Json], at: float) -> list[str]:
         )
         rows.append(row)
     return table_lines(head, rows)
+
+
+def _devices(devices: list[Json], resources: list[Json]) -> list[str]:
+    names = {resource.get("id"): str(resource.get("name")) for resource in resources}
+    rows = []
+    for device in devices:
+        path = device.get("path") or {}
+        row = (
+            str(device.get("name") or "-"),
+            str(next(iter(device.get("addresses", [])), "-")),
+            ", ".join(names.get(pool, str(pool)) for pool in device.get("reached_through", [])) or "-",
+            "yes" if device.get("reaches_us_through") else "no",
+            "online" if device.get("connected") else "connecting",
+            str(path.get("kind") or "-"),
+            "-" if path.get("rtt_ms") is None else f"{path['rtt_ms']:.1f} ms",
+        )
+        rows.append(row)
+    return table_lines(("DEVICE", "ADDRESS", "REACHED THROUGH", "MAY REACH US", "STATUS", "PATH", "RTT"), rows)
 
 
 def _denials(status: Json, at: float) -> list[str]:

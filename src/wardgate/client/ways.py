@@ -46,14 +46,14 @@ class Ways:
         """Something changed: every way is to be found anew."""
         self._known.clear()
 
-    def install(self, now: float) -> list[Transmit]:
-        """Opens the flows that wait; returns the datagrams that their packets became."""
+    def install(self, now: float) -> tuple[list[bytes], list[Transmit]]:
+        """Opens the flows that wait; returns what their packets became, for the TUN device and for the network."""
         decided, self._decided = self._decided, []
         if not decided:
-            return []
-        _, datagrams, exceptions = self._flows.install(decided, now)
+            return [], []
+        packets, datagrams, exceptions = self._flows.install(decided, now)
         self._counters["flows_installed"] += len(decided) - len(exceptions)
         refused = sum(1 for _, what in exceptions if what != "known")
         if refused:
             self._counters["dropped_not_installed"] += refused
-        return transmits(datagrams)
+        return packets, transmits(datagrams)

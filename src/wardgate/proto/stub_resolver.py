@@ -19,6 +19,7 @@ from wardgate.ids import ResourceId
 from wardgate.proto.deadlines import Deadlines
 from wardgate.proto.dns_cache import DnsCache
 from wardgate.proto.dns_upstreams import Doh, Sentinels, Upstream
+from wardgate.proto.pool_names import PoolNames
 from wardgate.proto.proxy_ips import MAX_NAMES, Assignment, NamedResource, ProxyIps
 from wardgate.wire.addresses import RandomBytes, SocketAddr
 from wardgate.wire.dns import (
@@ -103,6 +104,11 @@ class ToSite:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The answer comes from `poll_reply`, maybe at once; see `pools` for what is to be asked of the portal."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """A late answer."""
 
@@ -130,6 +136,7 @@ class StubResolver:
     def __init__(self, random_bytes: RandomBytes, max_names: int = MAX_NAMES) -> None:
         self._random_bytes = random_bytes
         self._names = ProxyIps(max_names)
+        self.pools = PoolNames()
         self._sentinels = Sentinels()
         self._networks: dict[tuple[int, int], dict[int, ResourceId]] = {}
         self._cache = DnsCache()
@@ -187,7 +194,7 @@ class StubResolver:
 
     # --- queries ---------------------------------------------------------------------------------------------------
 
-    def handle_query(self, asker: Asker, payload: bytes, now: float) -> Answer | Forward | ToSite | None:
+    def handle_query(self, asker: Asker, payload: bytes, now: float) -> Answer | Forward | ToSite | Waiting | None:
         """Takes a query.
 
         Returns:
@@ -201,6 +208,10 @@ class StubResolver:
             query = decode_query(payload)
         except RemoteProtocolError:
             return self._drop("malformed_queries")
+        if query.question.name != _CANARY and self.pools.handle_query(asker, query, now):
+            self._counters["of_pools"] += 1
+            self._take_pool_replies()
+            return Waiting()
         local = self._answer_locally(asker, query)
         if local is not None:
             self._counters["local"] += 1
@@ -263,8 +274,9 @@ class StubResolver:
         if address is None:
             return None
         assignment = self._names.assignment_of(address)
-        if assignment is not None:
-            record = pointer_record(query, assignment.domain, LOCAL_TTL_S)
+        name = self.pools.name_of(address) if assignment is None else assignment.domain
+        if name is not None:
+            record = pointer_record(query, name, LOCAL_TTL_S)
             return Answer(self._encode(asker, query, Rcode.NOERROR, (record,)))
         if any(address in one for one in _OUR_RANGES if one.version == address.version):
             return Answer(self._encode(asker, query, Rcode.NXDOMAIN))
@@ -355,9 +367,26 @@ class StubResolver:
             self._cache.put(query, response, now)
         return Reply(asker, relay_answer(query, response, _limit(asker, query)))
 
+    def handle_pool_answer(
+        self, resource_id: ResourceId, domain: str, addresses: tuple[IpAddress, ...], now: float
+    ) -> bool:
+        """Takes the portal's word on a device's name; returns whether it was asked for. Drain `poll_reply`."""
+        self._now = max(self._now, now)
+        is_awaited = self.pools.handle_resolved(resource_id, domain, addresses)
+        self._take_pool_replies()
+        return is_awaited
+
+    def _take_pool_replies(self) -> None:
+        while (reply := self.pools.poll_reply()) is not None:
+            asker = reply.token
+            if isinstance(asker, Asker):
+                self._replies.append(Reply(asker, self._encode(asker, reply.query, reply.rcode, reply.records)))
+
     def handle_timeout(self, now: float) -> None:
         """Forgets queries that were not answered in time; over UDP the asker has long given up as well."""
         self._now = max(self._now, now)
+        self.pools.handle_timeout(now)
+        self._take_pool_replies()
         while (query_id := self._deadlines.pop_due(now)) is not None:
             waiting = self._outstanding.pop(query_id)
             self._counters["timed_out"] += 1
@@ -383,7 +412,8 @@ class StubResolver:
         """When `handle_timeout` has something to do; due now while replies are queued."""
         if self._replies:
             return self._now
-        return self._deadlines.next_at()
+        due = (self._deadlines.next_at(), self.pools.poll_timeout())
+        return min((at for at in due if at is not None), default=None)
 
 
 def _limit(asker: Asker, query: Query) -> int | None:

@@ -26,11 +26,11 @@ class Authorization:
 class Authorizations(Generic[K]):
     """Grants by a key of the caller's; each ends by itself, by being revoked, or by not being listed any more."""
 
-    def __init__(self, epoch: float) -> None:
+    def __init__(self, epoch: float, first_number: int = 1) -> None:
         self._epoch = epoch
         self._by_key: dict[K, Authorization] = {}
         self._expiries: list[tuple[float, int, K]] = []
-        self._next_number = 1
+        self._next_number = first_number
         self.refused = 0
 
     def __contains__(self, key: K) -> bool:

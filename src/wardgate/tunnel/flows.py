@@ -135,9 +135,9 @@ class FlowTable:
         self.refused += sum(1 for _, what in passed[2] if what == "full")
         return passed
 
-    def by_host(self, key: FlowKey) -> FlowReport | None:
-        """The flow from a peer whose first packet looked like this on the TUN device."""
-        return self._engine.flow_by_host(*key, from_peer=True)
+    def by_host(self, key: FlowKey, *, from_peer: bool = True) -> FlowReport | None:
+        """The flow whose first packet looked like this on the TUN device; which a peer opened, or the host."""
+        return self._engine.flow_by_host(*key, from_peer=from_peer)
 
     def remove_authorization(self, peer: PeerIndex, authorization: int) -> list[FlowReport]:
         """Cuts every flow of a grant."""

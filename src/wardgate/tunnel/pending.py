@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from wardgate.ids import ResourceId
 from wardgate.wire.ip import ACK, SYN, TCP, Packet
 
 MAX_WAITING_PACKETS: Final = 128
@@ -21,6 +20,7 @@ ASK_INTERVAL_S: Final = 2.0
 LOST_ASK_INTERVAL_S: Final = 0.25
 ASKS_WHEN_LOST: Final = 12
 
+K = TypeVar("K", bound=str)
 Q = TypeVar("Q")
 T = TypeVar("T")
 
@@ -72,26 +72,26 @@ class Waiting(Generic[Q]):
     queries: deque[Q] = field(default_factory=deque)
 
 
-class PendingAuthorizations(Generic[Q]):
-    """Resources that packets or DNS queries (of the caller's type) wait for."""
+class PendingAuthorizations(Generic[K, Q]):
+    """Resources, by a key of the caller's, that packets or DNS queries (of the caller's type) wait for."""
 
     def __init__(self) -> None:
-        self._waiting: dict[ResourceId, Waiting[Q]] = {}
-        self._asked_at: OrderedDict[ResourceId, float] = OrderedDict()
-        self._asks_when_lost: OrderedDict[ResourceId, int] = OrderedDict()
+        self._waiting: dict[K, Waiting[Q]] = {}
+        self._asked_at: OrderedDict[K, float] = OrderedDict()
+        self._asks_when_lost: OrderedDict[K, int] = OrderedDict()
         self.refused = 0
 
-    def __contains__(self, resource_id: ResourceId) -> bool:
+    def __contains__(self, resource_id: K) -> bool:
         return resource_id in self._waiting
 
-    def __iter__(self) -> Iterator[ResourceId]:
+    def __iter__(self) -> Iterator[K]:
         return iter(sorted(self._waiting))
 
-    def add_packet(self, resource_id: ResourceId, packet: Packet, now: float) -> bool:
+    def add_packet(self, resource_id: K, packet: Packet, now: float) -> bool:
         """Keeps a packet; returns whether the portal is to be asked now."""
         return self._add(resource_id, lambda waiting: waiting.packets.add(packet), now)
 
-    def add_query(self, resource_id: ResourceId, query: Q, now: float) -> bool:
+    def add_query(self, resource_id: K, query: Q, now: float) -> bool:
         """Keeps a DNS query for the resource's site; returns whether the portal is to be asked now."""
 
         def add(waiting: Waiting[Q]) -> None:
@@ -102,17 +102,17 @@ class PendingAuthorizations(Generic[Q]):
 
         return self._add(resource_id, add, now)
 
-    def take(self, resource_id: ResourceId) -> Waiting[Q] | None:
+    def take(self, resource_id: K) -> Waiting[Q] | None:
         """Ends the wait, as access was given or will not be; returns what waited."""
         return self._waiting.pop(resource_id, None)
 
-    def forget(self, resource_id: ResourceId) -> None:
+    def forget(self, resource_id: K) -> None:
         """Ends the wait and the spacing: the resource is gone."""
         self._waiting.pop(resource_id, None)
         self._asked_at.pop(resource_id, None)
         self._asks_when_lost.pop(resource_id, None)
 
-    def hurry(self, resource_id: ResourceId) -> None:
+    def hurry(self, resource_id: K) -> None:
         """Ends the wait, as the connection was lost: the next packet asks anew, and some more soon after."""
         self.forget(resource_id)
         _keep(self._asks_when_lost, resource_id, ASKS_WHEN_LOST)
@@ -123,7 +123,7 @@ class PendingAuthorizations(Generic[Q]):
         self._asked_at.clear()
         self._asks_when_lost.clear()
 
-    def _add(self, resource_id: ResourceId, add: Callable[[Waiting[Q]], None], now: float) -> bool:
+    def _add(self, resource_id: K, add: Callable[[Waiting[Q]], None], now: float) -> bool:
         waiting = self._waiting.get(resource_id)
         if waiting is None:
             if len(self._waiting) >= MAX_PENDING:
@@ -140,7 +140,7 @@ class PendingAuthorizations(Generic[Q]):
         return True
 
 
-def _keep(table: OrderedDict[ResourceId, T], resource_id: ResourceId, value: T) -> None:
+def _keep(table: OrderedDict[K, T], resource_id: K, value: T) -> None:
     """Notes a value; the entry that was noted longest ago goes when there are too many."""
     table[resource_id] = value
     table.move_to_end(resource_id)

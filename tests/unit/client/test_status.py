@@ -35,6 +35,23 @@ def test_resource_is_shown_with_its_path() -> None:
         assert part in line
 
 
+def test_devices_are_shown_with_the_pools_they_are_reached_through() -> None:
+    device = {
+        "id": "d",
+        "name": "printer",
+        "addresses": ["100.64.1.2", "fd00::2"],
+        "connected": True,
+        "reached_through": ["pool"],
+        "reaches_us_through": [],
+        "path": {"kind": "direct", "rtt_ms": 1.42},
+    }
+    text = rendered({**STATUS, "resources": [{"id": "pool", "name": "Printers"}], "devices": [device]})
+
+    (line,) = [line for line in text.splitlines() if "100.64.1.2" in line]
+    for part in ("printer", "Printers", "no", "online", "direct", "1.4 ms"):
+        assert part in line
+
+
 def test_reasons_are_shown() -> None:
     text = rendered(STATUS)
 

@@ -25,6 +25,7 @@ from wardgate.proto.stub_resolver import (
     StubResolver,
     ToSite,
     Transport,
+    Waiting,
 )
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.domain_patterns import DomainPattern
@@ -431,20 +432,20 @@ def query(name: str, kind: str, **options: int) -> bytes:
 
 def ask(
     stub: StubResolver, name: str, kind: str, now: float = 0.0, transport: Transport = "udp", **options: int
-) -> Answer | Forward | ToSite | None:
+) -> Answer | Forward | ToSite | Waiting | None:
     return stub.handle_query(asker(transport), query(name, kind, **options), now)
 
 
-def message(answer: Answer | Forward | ToSite | None) -> dns.message.Message:
+def message(answer: Answer | Forward | ToSite | Waiting | None) -> dns.message.Message:
     assert isinstance(answer, Answer)
     return dns.message.from_wire(answer.payload)
 
 
-def rcode(answer: Answer | Forward | ToSite | None) -> int:
+def rcode(answer: Answer | Forward | ToSite | Waiting | None) -> int:
     return int(message(answer).rcode())
 
 
-def addresses(answer: Answer | Forward | ToSite | None) -> list[str]:
+def addresses(answer: Answer | Forward | ToSite | Waiting | None) -> list[str]:
     read = message(answer)
     assert read.rcode() == 0
     return [str(rdata) for rrset in read.answer for rdata in rrset]

@@ -57,7 +57,7 @@ def test_the_oldest_goes_when_it_is_full() -> None:
 
 
 def test_asks_at_once_then_every_two_seconds_while_packets_come() -> None:
-    pending = PendingAuthorizations[str]()
+    pending = PendingAuthorizations[ResourceId, str]()
 
     asked = [pending.add_packet(A, udp("10.9.0.2", 53, str(at).encode()), at) for at in (0.0, 0.5, 1.9, 2.0, 2.1, 9.0)]
 
@@ -65,7 +65,7 @@ def test_asks_at_once_then_every_two_seconds_while_packets_come() -> None:
 
 
 def test_resources_are_asked_for_side_by_side() -> None:
-    pending = PendingAuthorizations[str]()
+    pending = PendingAuthorizations[ResourceId, str]()
 
     assert pending.add_packet(A, udp("10.9.0.2", 53), 0.0)
     assert pending.add_packet(B, udp("10.8.0.2", 53), 0.1)
@@ -73,7 +73,7 @@ def test_resources_are_asked_for_side_by_side() -> None:
 
 
 def test_the_spacing_survives_an_answer_of_offline() -> None:
-    pending = PendingAuthorizations[str]()
+    pending = PendingAuthorizations[ResourceId, str]()
     pending.add_packet(A, udp("10.9.0.2", 53), 0.0)
 
     pending.take(A)
@@ -84,7 +84,7 @@ def test_the_spacing_survives_an_answer_of_offline() -> None:
 
 
 def test_a_lost_connection_lifts_the_spacing() -> None:
-    pending = PendingAuthorizations[str]()
+    pending = PendingAuthorizations[ResourceId, str]()
     pending.add_packet(A, udp("10.9.0.2", 53), 0.0)
 
     pending.hurry(A)
@@ -93,7 +93,7 @@ def test_a_lost_connection_lifts_the_spacing() -> None:
 
 
 def test_a_lost_connection_is_asked_for_more_often_but_not_for_long() -> None:
-    pending = PendingAuthorizations[str]()
+    pending = PendingAuthorizations[ResourceId, str]()
     pending.hurry(A)
 
     asks = [at / 20 for at in range(200) if pending.add_packet(A, udp("10.9.0.2", 53, str(at).encode()), at / 20)]
@@ -104,7 +104,7 @@ def test_a_lost_connection_is_asked_for_more_often_but_not_for_long() -> None:
 
 
 def test_queries_wait_with_the_packets() -> None:
-    pending = PendingAuthorizations[str]()
+    pending = PendingAuthorizations[ResourceId, str]()
 
     assert pending.add_query(A, "SRV", 0.0)
     assert not pending.add_packet(A, udp("10.9.0.2", 53), 0.1)
