@@ -25,18 +25,30 @@ class Behaviour:
 
     nat: Nat
     one_mapping: bool = True
+    one_for_an_address: bool = True
     from_other_port: bool = False
     from_other_host: bool = False
     hairpins: bool = False
+
+
+def symmetric(kind: NatKind, **admits: bool) -> Behaviour:
+    return Behaviour(Nat(kind), one_mapping=False, one_for_an_address=False, **admits)
 
 
 BEHAVIOURS = {
     "full": Behaviour(Nat(NatKind.FULL_CONE), from_other_port=True, from_other_host=True, hairpins=True),
     "address": Behaviour(Nat(NatKind.ADDRESS_RESTRICTED), from_other_port=True, hairpins=True),
     "port": Behaviour(Nat(NatKind.PORT_RESTRICTED)),
-    "sym": Behaviour(Nat(NatKind.SYMMETRIC), one_mapping=False),
+    "adm-eif": Behaviour(Nat(NatKind.ADM_EIF), one_mapping=False, from_other_port=True, from_other_host=True),
+    "adm-adf": Behaviour(Nat(NatKind.ADM_ADF), one_mapping=False, from_other_port=True),
+    "adm-apdf": Behaviour(Nat(NatKind.ADM_APDF), one_mapping=False),
+    "apdm-eif": symmetric(NatKind.APDM_EIF, from_other_port=True, from_other_host=True),
+    "apdm-adf": symmetric(NatKind.APDM_ADF, from_other_port=True),
+    "sym": symmetric(NatKind.SYMMETRIC),
     "cgnat": Behaviour(Nat(NatKind.CARRIER_GRADE)),
-    "cgn-sym": Behaviour(Nat(NatKind.CARRIER_GRADE, carrier=NatKind.SYMMETRIC), one_mapping=False),
+    "cgn-sym": Behaviour(
+        Nat(NatKind.CARRIER_GRADE, carrier=NatKind.SYMMETRIC), one_mapping=False, one_for_an_address=False
+    ),
 }
 TRANSLATING = list(BEHAVIOURS)
 ALL_KINDS = [*TRANSLATING, "blocked", "open"]
@@ -64,6 +76,7 @@ def test_mapping_towards_two_destinations(lab: Lab, kind: str) -> None:
 
     assert {host for host, _ in seen} == {str(site_of(lab, kind).public_ipv4)}
     assert (len(set(seen)) == 1) == BEHAVIOURS[kind].one_mapping
+    assert (seen[0] == seen[1]) == BEHAVIOURS[kind].one_for_an_address
     assert public_address(local, far) == seen[0]
 
 
@@ -82,9 +95,10 @@ def test_filtering_lets_in_what_the_kind_promises(lab: Lab, kind: str) -> None:
 def test_answer_to_a_stranger_that_came_in_keeps_the_mapping(lab: Lab, kind: str) -> None:
     local, far, other = bound(lab, f"{kind}-a"), bound(lab, "far"), bound(lab, "other")
     public = public_address(local, far)
-    passes(other, public, local)
+    came_in = passes(other, public, local)
 
-    assert (public_address(local, other) == public) == BEHAVIOURS[kind].one_mapping
+    kept = came_in or BEHAVIOURS[kind].one_mapping
+    assert (public_address(local, other) == public) == kept
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TRANSLATING if BEHAVIOURS[kind].one_mapping])
@@ -287,12 +301,9 @@ def silent_now(receiver: socket.socket) -> bool:
 
 
 def punchable(left: str, right: str) -> bool:
-    """Fails for symmetric towards port-restricted or symmetric alone."""
-    first, second = BEHAVIOURS[left], BEHAVIOURS[right]
-    if first.one_mapping and second.one_mapping:
-        return True
-    cone = first if first.one_mapping else second
-    return cone.one_mapping and cone.from_other_port
+    """Whether one end admits whoever sends from the other's address, or both keep the ports that were signalled."""
+    ends = (BEHAVIOURS[left], BEHAVIOURS[right])
+    return any(end.from_other_port for end in ends) or all(end.one_mapping for end in ends)
 
 
 def tcp_source(lab: Lab, node: str) -> str:

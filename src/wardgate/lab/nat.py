@@ -13,18 +13,18 @@ Two things are easy to get wrong and decide whether hole punching works:
   would get another one.
 * Linux's own masquerading maps per destination and only happens to keep port numbers. The two maps make the mapping
   endpoint-independent by construction: an endpoint keeps its public port towards everyone until the mapping times out.
+  With a mapping that depends on the address, the map's key has the destination's address as well, and what depends on
+  the port, too, is left to connection tracking, with random ports.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wardgate.lab.topology import NatKind
+from wardgate.lab.topology import Filtering, Mapping, NatKind
 
 UPLINK = "wan0"
 LOCAL = "lan0"
 MAX_MAPPINGS = 65_535
-
-_LOOSE = (NatKind.FULL_CONE, NatKind.ADDRESS_RESTRICTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,10 @@ class RouterRules:
 
     def _sets(self) -> list[str]:
         limits = f"size {MAX_MAPPINGS}; flags dynamic,timeout; timeout {self.timeout_s}s;"
+        key = "ipv4_addr . inet_service" + (" . ipv4_addr" if self._is_by_address else "")
         types = {
             "map ports": "inet_service : ipv4_addr . inet_service",
-            "map endpoints": "ipv4_addr . inet_service : ipv4_addr . inet_service",
+            "map endpoints": f"{key} : ipv4_addr . inet_service",
             "set taken": "inet_service",
             "set contacted": "ipv4_addr . inet_service . ipv4_addr",
             "set hairpinned": "ipv4_addr . inet_service",
@@ -68,8 +69,21 @@ class RouterRules:
             *_chain("remember", "filter hook postrouting priority 110", self._remember()),
         ]
 
+    @property
+    def _is_loose(self) -> bool:
+        """Whether some packets come in unasked."""
+        return self.kind.filtering is not Filtering.ADDRESS_AND_PORT_DEPENDENT
+
+    @property
+    def _is_by_address(self) -> bool:
+        return self.kind.mapping is Mapping.ADDRESS_DEPENDENT
+
+    @property
+    def _hairpins(self) -> bool:
+        return self._is_loose and self.kind.mapping is Mapping.ENDPOINT_INDEPENDENT
+
     def _contacts(self) -> list[str]:
-        if self.kind is not NatKind.ADDRESS_RESTRICTED:
+        if self.kind.filtering is not Filtering.ADDRESS_DEPENDENT:
             return []
         return [
             f"iifname {LOCAL} meta l4proto udp update @contacted {{ ip saddr . udp sport . ip daddr }}",
@@ -77,9 +91,10 @@ class RouterRules:
         ]
 
     def _inward(self) -> list[str]:
-        if self.kind not in _LOOSE:
+        if not self._is_loose:
             return []
-        return [f"ip daddr {self.public} meta l4proto udp dnat ip to udp dport map @ports"]
+        uplink = "" if self._hairpins else f"iifname {UPLINK} "
+        return [f"{uplink}ip daddr {self.public} meta l4proto udp dnat ip to udp dport map @ports"]
 
     def _filter(self) -> list[str]:
         rules = []
@@ -89,7 +104,7 @@ class RouterRules:
             f"iifname {UPLINK} ct state new,invalid,untracked ct status & dnat == 0 drop",
             f"iifname {LOCAL} ip daddr {self.public} ct state new ct status & dnat == 0 drop",
         ]
-        if self.kind is NatKind.ADDRESS_RESTRICTED:
+        if self.kind.filtering is Filtering.ADDRESS_DEPENDENT:
             rules += [
                 f"iifname {UPLINK} ct state new ip daddr . udp dport . ip saddr != @contacted drop",
                 f"iifname {LOCAL} ct state new ct status & dnat == dnat ip daddr . udp dport != @hairpinned drop",
@@ -97,8 +112,13 @@ class RouterRules:
         return rules
 
     def _outward(self) -> list[str]:
-        if self.kind is NatKind.SYMMETRIC:
+        if self.kind.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT:
             return [f"oifname {UPLINK} snat ip to {self.public} fully-random"]
+        if self._is_by_address:
+            return [
+                f"oifname {UPLINK} meta l4proto udp snat ip to ip saddr . udp sport . ip daddr map @endpoints",
+                f"oifname {UPLINK} snat ip to {self.public} fully-random",
+            ]
         rules = []
         for leaving in self._leaving():
             rules += [
@@ -111,6 +131,7 @@ class RouterRules:
     def _remember(self) -> list[str]:
         if self.kind is NatKind.SYMMETRIC:
             return []
+        to = " . ip daddr" if self._is_by_address else ""
         rules = []
         for leaving in self._leaving():
             for direction in ("original", "reply"):
@@ -118,7 +139,7 @@ class RouterRules:
                 packets = f"{leaving} ct direction {direction} ip saddr {self.public}"
                 rules += [
                     f"{packets} meta l4proto udp update @ports {{ udp sport : {local} }}",
-                    f"{packets} meta l4proto udp update @endpoints {{ {local} : ip saddr . udp sport }}",
+                    f"{packets} meta l4proto udp update @endpoints {{ {local}{to} : ip saddr . udp sport }}",
                     f"{packets} meta l4proto udp update @taken {{ udp sport }}",
                 ]
         return rules
@@ -126,7 +147,7 @@ class RouterRules:
     def _leaving(self) -> Sequence[str]:
         """Packets that need a public source: those for the uplink, and those that turn around inside."""
         hairpin = f"iifname {LOCAL} oifname {LOCAL} ct original ip daddr {self.public}"
-        return (f"oifname {UPLINK}", hairpin) if self.kind in _LOOSE else (f"oifname {UPLINK}",)
+        return (f"oifname {UPLINK}", hairpin) if self._hairpins else (f"oifname {UPLINK}",)
 
     def _ipv6(self) -> list[str]:
         blocked = ["meta l4proto udp drop"] if self.kind is NatKind.UDP_BLOCKED else []

@@ -16,8 +16,30 @@ _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _ROUTER_SUFFIXES = ("-nat", "-cgn")
 
 
+class Mapping(StrEnum):
+    """How long an endpoint keeps its public port; RFC 4787, section 4.1."""
+
+    ENDPOINT_INDEPENDENT = "eim"
+    """Towards everybody."""
+    ADDRESS_DEPENDENT = "adm"
+    """Towards one address, whatever its ports."""
+    ADDRESS_AND_PORT_DEPENDENT = "apdm"
+    """Towards one endpoint."""
+
+
+class Filtering(StrEnum):
+    """Who may send to a public port; RFC 4787, section 5."""
+
+    ENDPOINT_INDEPENDENT = "eif"
+    """Everybody."""
+    ADDRESS_DEPENDENT = "adf"
+    """Addresses that the endpoint behind it has sent to."""
+    ADDRESS_AND_PORT_DEPENDENT = "apdf"
+    """Endpoints that it has sent to."""
+
+
 class NatKind(StrEnum):
-    """How a site's router maps and filters UDP; RFC 4787, sections 4 and 5, has the terms."""
+    """How a site's router maps and filters UDP; the names of old, and RFC 4787's for those without one."""
 
     NONE = "none"
     """A router without translation and without a firewall; hosts have public addresses."""
@@ -29,10 +51,51 @@ class NatKind(StrEnum):
     """Endpoint-independent mapping, address- and port-dependent filtering; no hairpinning."""
     SYMMETRIC = "symmetric"
     """Address- and port-dependent mapping to random ports, address- and port-dependent filtering."""
+    ADM_EIF = "adm_eif"
+    """Address-dependent mapping to random ports, endpoint-independent filtering; likewise the others."""
+    ADM_ADF = "adm_adf"
+    ADM_APDF = "adm_apdf"
+    APDM_EIF = "apdm_eif"
+    APDM_ADF = "apdm_adf"
     CARRIER_GRADE = "carrier_grade"
     """Two layers: a port-restricted router at the site, behind the carrier's (`Nat.carrier`)."""
     UDP_BLOCKED = "udp_blocked"
     """As `PORT_RESTRICTED` for TCP and ICMP; no UDP in either direction."""
+
+    @property
+    def mapping(self) -> Mapping:
+        """How it maps; of `CARRIER_GRADE` the router at the site."""
+        return _BEHAVIOUR.get(self, _PORT_RESTRICTED)[0]
+
+    @property
+    def filtering(self) -> Filtering:
+        """How it filters; likewise."""
+        return _BEHAVIOUR.get(self, _PORT_RESTRICTED)[1]
+
+
+_PORT_RESTRICTED = (Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT)
+_BEHAVIOUR = {
+    NatKind.FULL_CONE: (Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT),
+    NatKind.ADDRESS_RESTRICTED: (Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_DEPENDENT),
+    NatKind.SYMMETRIC: (Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT),
+    NatKind.ADM_EIF: (Mapping.ADDRESS_DEPENDENT, Filtering.ENDPOINT_INDEPENDENT),
+    NatKind.ADM_ADF: (Mapping.ADDRESS_DEPENDENT, Filtering.ADDRESS_DEPENDENT),
+    NatKind.ADM_APDF: (Mapping.ADDRESS_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT),
+    NatKind.APDM_EIF: (Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ENDPOINT_INDEPENDENT),
+    NatKind.APDM_ADF: (Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_DEPENDENT),
+}
+NINE_KINDS = (
+    NatKind.FULL_CONE,
+    NatKind.ADDRESS_RESTRICTED,
+    NatKind.PORT_RESTRICTED,
+    NatKind.ADM_EIF,
+    NatKind.ADM_ADF,
+    NatKind.ADM_APDF,
+    NatKind.APDM_EIF,
+    NatKind.APDM_ADF,
+    NatKind.SYMMETRIC,
+)
+"""Each mapping with each filtering."""
 
 
 @dataclass(frozen=True, slots=True)
