@@ -108,7 +108,10 @@ class ClientState:
                     self._handle_from_network(upcall, now)
             except Exception as error:
                 errors.append(error)
-        self._settle(now)
+        try:
+            self._settle(now)
+        except Exception as error:
+            errors.append(error)
         return errors
 
     def _handle_from_network(self, upcall: Upcall, now: float) -> None:

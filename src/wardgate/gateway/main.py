@@ -210,11 +210,10 @@ class GatewayProgram:
     # --- figures --------------------------------------------------------------------------------------------------
 
     def _metrics(self) -> bytes:
-        loop = self._runner.loop
         figures: dict[str, Any] = {
             "portal_up": int(self._runner.link.is_up),
             "link": self._runner.link.counters(),
-            "loop": {**loop.counters, "longest_run_seconds": loop.longest_run_s, "step_seconds": loop.step_seconds},
+            "loop": self._runner.loop.figures(),
             "runner": self._runner.counters,
             "engine": self._engine.counters(),
             "threads": self._tunnel.counters(),

@@ -119,7 +119,10 @@ class GatewayState:
                     self._handle_peer_packet(upcall, PeerIndex(upcall.peer), now)
             except Exception as error:
                 errors.append(error)
-        self._settle(now)
+        try:
+            self._settle(now)
+        except Exception as error:
+            errors.append(error)
         return errors
 
     def _handle_other(self, upcall: DatagramUpcall | SessionUpcall, now: float) -> None:

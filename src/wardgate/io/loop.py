@@ -11,7 +11,7 @@ served gives way to one batch of upcalls, so not even a timer that is always due
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -28,7 +28,18 @@ UPCALLS_PER_POLL: Final = 256
 UPCALL_BATCH: Final = 64
 ERROR_LOG_INTERVAL_S: Final = 1.0
 FAILED_TIMER_PAUSE_S: Final = 0.1
-ALWAYS_SHOWN: Final = ("runs", "iterations", "forced_yields", "timeouts", "network_upcalls", "tun_upcalls", "posted")
+LONG_RUNS: Final = ((0.01, "runs_over_10_ms"), (0.06, "runs_over_60_ms"), (0.1, "runs_over_100_ms"))
+"""Runs that took longer than that, each counted in every class below."""
+ALWAYS_SHOWN: Final = (
+    "runs",
+    "iterations",
+    "forced_yields",
+    "timeouts",
+    "network_upcalls",
+    "tun_upcalls",
+    "posted",
+    *(name for _, name in LONG_RUNS),
+)
 """Counters that are there before the first count, so that whoever watches them sees a zero."""
 
 EventT = TypeVar("EventT")
@@ -127,7 +138,7 @@ class ControlLoop(Generic[UpcallT, EventT]):
         self._logged_at: dict[str, float] = {}
         self.counters: Counter[str] = Counter(dict.fromkeys(ALWAYS_SHOWN, 0))
         self.step_seconds: dict[str, float] = dict.fromkeys(("posted", "drain", "timeout", "network", "tun"), 0.0)
-        self.longest_run_s = 0.0
+        self._longest_run_s = 0.0
 
     # --- the outside's side ---------------------------------------------------------------------------------------
 
@@ -195,12 +206,23 @@ class ControlLoop(Generic[UpcallT, EventT]):
                 idle = True
             else:
                 at = self._clocked(step, at)
-        self.longest_run_s = max(self.longest_run_s, at - began)
+        self._note_run(at - began)
         if not idle:
             self._yield(at)
         if self._posted:
             self.wake()
         self._arm()
+
+    def _note_run(self, took_s: float) -> None:
+        self._longest_run_s = max(self._longest_run_s, took_s)
+        for limit_s, name in LONG_RUNS:
+            if took_s > limit_s:
+                self.counters[name] += 1
+
+    def figures(self) -> dict[str, Any]:
+        """Counters, the time of each step since the start, and the longest run since the last call of this."""
+        longest, self._longest_run_s = self._longest_run_s, 0.0
+        return {**self.counters, "longest_run_seconds": longest, "step_seconds": dict(self.step_seconds)}
 
     def _clocked(self, step: str, since: float) -> float:
         at = self._now()

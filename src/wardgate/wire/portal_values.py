@@ -134,7 +134,9 @@ OptionalText = Annotated[Text | None, WrapValidator(lenient)]
 class WireModel(BaseModel):
     """A frozen value with one JSON form."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        defer_build=True, frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
 
     OMITTED_WHEN_NONE: ClassVar[frozenset[str]] = frozenset()
     RENAMED_FOR_OLD_CLIENTS: ClassVar[dict[str, str]] = {}

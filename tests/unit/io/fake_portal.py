@@ -22,6 +22,7 @@ class FakePortal:
         self.requests: list[Request] = []
         self.heard: list[tuple[str, Any]] = []
         self.joins = 0
+        self.heartbeats = 0
         self.port = 0
         self.connections: list[ServerConnection] = []
 
@@ -60,6 +61,7 @@ class FakePortal:
                 text = json.dumps({"topic": frame["topic"], "event": event, "payload": payload, "ref": None})
                 await connection.send(text)
         elif frame["event"] == "heartbeat":
+            self.heartbeats += 1
             await self._reply(connection, frame)
         else:
             self.heard.append((frame["event"], frame["payload"]))

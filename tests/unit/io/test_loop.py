@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.unit.io.fake_portal import FakePortal
 from wardgate.io import clock
-from wardgate.io.loop import MAX_POSTED, ControlLoop
+from wardgate.io.loop import MAX_POSTED, UPCALLS_PER_POLL, ControlLoop
+from wardgate.io.websocket import PortalLink
+from wardgate.proto.portal_link import Message
 from wardgate.wire.addresses import SocketAddr, Transmit
 
 Datagram = tuple[tuple[str, int] | None, tuple[str, int], bytes]
@@ -209,6 +212,62 @@ async def test_state_that_always_has_output_cannot_hang_the_program() -> None:
 
 
 @pytest.mark.parametrize("flood", [False, True])
+async def test_what_waits_inside_stays_within_one_poll_of_upcalls() -> None:
+    most = 0
+
+    def look(*_: object) -> None:
+        nonlocal most
+        most = max(most, len(loop._from_network) + len(loop._from_tun))
+
+    state = Counting(on_upcall=look)
+    async with driven(state, flood=True, max_iterations=50) as (loop, _):
+        await until(lambda: loop.counters["forced_yields"] > 3)
+
+    assert 0 < most <= UPCALLS_PER_POLL
+
+
+async def test_the_longest_run_is_that_since_the_last_look() -> None:
+    times = iter([0.0, 0.0, 0.0, 0.08, 0.08, *[1.0] * 1000])
+    state = Counting()
+    async with driven(state, upcalls=[Upcall(1, b"slow")], now=lambda: next(times)) as (loop, _):
+        await until(lambda: len(state.seen) == 1)
+        first, second = loop.figures(), loop.figures()
+
+    assert first["longest_run_seconds"] == pytest.approx(0.08)
+    assert first["runs_over_60_ms"] == 1
+    assert first["runs_over_100_ms"] == 0
+    assert second["longest_run_seconds"] == 0.0
+
+
+async def test_heartbeats_and_messages_of_the_portal_link_pass_while_a_flood_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wardgate.proto.portal_link.HEARTBEAT_S", 0.05)
+    portal, done = FakePortal(("init", {})), 0
+
+    def count(_: float) -> None:
+        nonlocal done
+        done += 1
+
+    async def follow(link: PortalLink, loop: "ControlLoop[Upcall, str]") -> None:
+        async for event in link:
+            if isinstance(event, Message):
+                await loop.put(count)
+
+    async with portal.listening(), driven(Counting(), flood=True, max_run_s=0.01) as (loop, _):
+        link = PortalLink(url=lambda: f"{portal.url}/client/v2/websocket", token="t", topic="client", user_agent="test")
+        link.start()
+        following = asyncio.create_task(follow(link, loop))
+        try:
+            await until(lambda: portal.heartbeats >= 5 and done == 1)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await link.close()
+
+    assert loop.counters["forced_yields"] > 5
+
+
 async def test_stopped_loop_does_nothing_more(flood: bool) -> None:
     state = Counting(deadline=clock.monotonic() + 0.001)
 
