@@ -79,8 +79,8 @@ def measure_matrix(directory: Path, mode: str) -> Iterator[tuple[Cell, Seen]]:
         topology = topologies.demo(clients[0], gateways[0])
         with product(directory / f"{mode}-{number}", topology, iceless=mode == "iceless") as running:
             for gateway in gateways:
+                running.cast.processes.pop("gateway-1").stop()  # before its way to the portal is forgotten
                 _set_nat(running, "gateway", gateway)
-                running.cast.processes.pop("gateway-1").stop()
                 running.start_gateway()
                 for client in clients:
                     yield (mode, client, gateway), _try(running, client)

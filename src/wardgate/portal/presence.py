@@ -60,7 +60,7 @@ class Presence:
     def add_gateway(self, channel: "GatewayChannel") -> bool:
         """Registers a gateway; false if its id is connected already by another program: the first one wins."""
         older = self._gateways.get(channel.device_id)
-        if older is not None and not older.is_same_program(channel.device.public_key):
+        if older is not None and not older.gives_way_to(channel.device.public_key):
             return False
         self._gateways[channel.device_id] = channel
         if older is not None:

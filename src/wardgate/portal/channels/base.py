@@ -30,7 +30,11 @@ class Transport(Protocol):
 
 
 class Channel(ABC):
-    """One conversation. `handle_text` is called for one message after another."""
+    """One conversation. `handle_text` is called for one message after another.
+
+    Attributes:
+        heard_at: When the other end last said anything.
+    """
 
     topic: ClassVar[Topic]
     token_id: TokenId
@@ -39,10 +43,12 @@ class Channel(ABC):
         self.hub = hub
         self.version = version
         self.is_joined = False
+        self.heard_at = hub.clock.now()
         self._transport = transport
 
     async def handle_text(self, text: str | bytes) -> None:
         """Takes one websocket message; what is malformed is counted and dropped."""
+        self.heard_at = self.hub.clock.now()
         try:
             frame = portal.decode_frame(text, complete=True)
         except RemoteProtocolError:

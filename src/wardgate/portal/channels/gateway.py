@@ -101,6 +101,10 @@ class PendingAck:
     acknowledged: Callable[[str], None]
 
 
+SILENT_S: Final = 12.0
+"""Longer than between two heartbeats, shorter than a gateway that starts keeps trying."""
+
+
 class GatewayChannel(Channel):
     """One gateway."""
 
@@ -142,12 +146,14 @@ class GatewayChannel(Channel):
         """What the choice of a gateway looks at."""
         return OnlineGateway(self.device_id, self.device.version, self.device.location)
 
-    def is_same_program(self, public_key: str) -> bool:
-        """Whether a gateway of this id that comes with this key is the one here, whose network changed.
+    def gives_way_to(self, public_key: str) -> bool:
+        """Whether a gateway of this id that comes with this key takes the place of the one here.
 
-        Every start of a gateway makes its own key. The old connection may look alive for a minute: nobody could end it.
+        The same key is the same program, whose network changed, as every start of a gateway makes its own. Another one
+        is a second gateway, unless the one here has missed its heartbeat: then its host is gone, or what is between,
+        and nobody could end the connection.
         """
-        return public_key == self.device.public_key
+        return public_key == self.device.public_key or self.hub.clock.now() - self.heard_at > SILENT_S
 
     async def join(self, frame: Frame) -> None:
         """Confirms, tells the grants that are still valid, and opens the gateway for requests."""

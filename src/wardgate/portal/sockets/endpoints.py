@@ -170,7 +170,7 @@ class Sockets:
                 raise refusal.invalid_token()
             device = await self._find_gateway(unit, owner, params)
             older = self.hub.presence.gateway(AccountId(owner.account.id), device.id)
-            if older is not None and not older.is_same_program(params.public_key):
+            if older is not None and not older.gives_way_to(params.public_key):
                 raise refusal.gateway_connected()
             previous_key = await self._record(unit, device, origin, params, token.id)
             await end_rotation(unit, stored)

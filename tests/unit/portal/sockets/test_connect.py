@@ -143,6 +143,20 @@ async def test_a_gateway_whose_network_changed_takes_the_place_of_its_old_connec
     assert len(server.hub.presence.gateways(lab.subject.account_id)) == 1
 
 
+async def test_a_gateway_that_missed_its_heartbeat_gives_way_to_another(
+    server: PortalUnderTest, lab: Lab, clock: ManualClock
+) -> None:
+    first = await server.gateway(lab)
+    clock.advance(11.0)
+    assert (await refused(server, "gateway", lab.site_token, external_id="gw", public_key=key("other"))).status == 409
+    clock.advance(1.5)
+
+    other = await server.connect("gateway", lab.site_token, external_id="gw", public_key=key("other"))
+
+    await first.closed()
+    assert other is not None
+
+
 async def test_a_relay_needs_an_address(server: PortalUnderTest) -> None:
     issued = await tokens.create_relay_token(server.hub.db)
 
