@@ -10,6 +10,8 @@ help:
 	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (45 minutes; bench/README.md)"
 	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
 	@echo "             make bench-flows, bench-memory: new flows a second, memory; bench-loop: a flood of first packets"
+	@echo "make connectivity  which NATs can be punched through, and how long a first connection takes (20 minutes)"
+	@echo "             make bench-gaps: how long a ping gets no answer when something breaks (10 minutes)"
 	@echo "make soak    ten minutes at full load; memory and tables stay as they were after the first minute"
 	@echo "make fuzz    every fuzz target for a minute (fuzz/README.md)"
 	@echo "make setup   system packages, virtual environment, native module"
@@ -72,6 +74,14 @@ bench-memory: setup
 .PHONY: bench-loop
 bench-loop: setup
 	@exec $(VENV)/python -m bench.loop
+
+.PHONY: connectivity
+connectivity: setup
+	@exec $(VENV)/python -m bench.connectivity
+
+.PHONY: bench-gaps
+bench-gaps: setup
+	@exec $(VENV)/python -m bench.gaps
 
 .PHONY: soak
 soak: setup

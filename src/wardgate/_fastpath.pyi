@@ -131,11 +131,12 @@ class SessionUpcall:
 
     Attributes:
         kind: `confirmed`: the first valid packet of a session that we answered; `missing`: a packet wanted to leave
-            and no session could seal it (at most one such upcall a peer and second); `exhausted`: counter near its end.
-        local_index: The session's; 0 for `missing`.
+            and no session could seal it (at most one such upcall a peer and second); `exhausted`: counter near its end;
+            `woken`: a message of a peer that was put to sleep was sent or received.
+        local_index: The session's; 0 for `missing` and `woken`.
     """
 
-    kind: Literal["confirmed", "missing", "exhausted"]
+    kind: Literal["confirmed", "missing", "exhausted", "woken"]
     peer: int
     local_index: int
 
@@ -316,15 +317,24 @@ class Engine:
         """Those with a greater id than `after`, the lowest first."""
 
     def flow_count(self) -> int: ...
+    def next_flow_due(self) -> float | None:
+        """When `expire_flows` has something to do, or an earlier moment; `None` if there is nothing."""
+
     def flow_by_host(self, protocol: int, source: Addr, destination: Addr, from_peer: bool) -> FlowReport | None:
         """The flow whose outbound packets look like this on the TUN device; of pings, requests."""
 
     def traffic(self) -> dict[int, tuple[int, int, int, int]]:
         """Outbound packets and bytes, inbound packets and bytes of the flows that are there, by authorization."""
 
+    def sleep(self, peer: int) -> None:
+        """Has the next message of a peer that the threads send or receive told as a `woken` upcall, once."""
+
     # single packets of Python's own making
-    def seal(self, peer: int, packet: bytes, now: float) -> bytes | None:
-        """A transport message around the packet (empty: a keepalive); `None` if no session can seal."""
+    def seal(self, peer: int, packet: bytes, now: float, expects_answer: bool = True) -> bytes | None:
+        """A transport message around the packet (empty: a keepalive); `None` if no session can seal.
+
+        What expects no answer is not in `PeerActivity.first_unanswered_at`.
+        """
 
     # sans-IO data plane: what the threads do, callable from Python (tests, replays of buffered packets)
     def handle_tun(self, packet: bytes, now: float) -> list[Datagram]:

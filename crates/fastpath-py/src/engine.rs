@@ -221,8 +221,16 @@ impl Engine {
         Ok((packets(py, passed.packets), datagrams, exceptions.collect()))
     }
 
-    fn seal<'py>(&self, py: Python<'py>, peer: u32, packet: &[u8], now: f64) -> Option<Bound<'py, PyBytes>> {
-        self.native.seal(peer, packet, now).map(|message| PyBytes::new(py, &message))
+    #[pyo3(signature = (peer, packet, now, expects_answer = true))]
+    fn seal<'py>(
+        &self,
+        py: Python<'py>,
+        peer: u32,
+        packet: &[u8],
+        now: f64,
+        expects_answer: bool,
+    ) -> Option<Bound<'py, PyBytes>> {
+        self.native.seal(peer, packet, now, expects_answer).map(|message| PyBytes::new(py, &message))
     }
 
     fn handle_tun<'py>(&self, py: Python<'py>, packet: &[u8], now: f64) -> Vec<Datagram<'py>> {
@@ -253,6 +261,14 @@ impl Engine {
 
     fn upcall_fd(&self) -> i32 {
         self.waiting.fd()
+    }
+
+    fn sleep(&self, peer: u32) {
+        self.native.sleep(peer);
+    }
+
+    fn next_flow_due(&self) -> Option<f64> {
+        self.native.next_flow_due()
     }
 
     fn activity(&self, peer: u32) -> PeerActivity {

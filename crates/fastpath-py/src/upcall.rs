@@ -85,6 +85,7 @@ pub fn convert(py: Python<'_>, upcall: Upcall) -> PyResult<Py<PyAny>> {
                 SessionEvent::Confirmed => "confirmed",
                 SessionEvent::Missing => "missing",
                 SessionEvent::Exhausted => "exhausted",
+                SessionEvent::Woken => "woken",
             };
             SessionUpcall { kind, peer, local_index }.into_py_any(py)
         }

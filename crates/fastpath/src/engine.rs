@@ -227,17 +227,42 @@ impl Engine {
         self.read().peers.get(&peer).map(|entry| Arc::clone(&entry.peer))
     }
 
-    /// A data message around `packet`, or `None` if no session can seal.
+    /// A data message around `packet`, or `None` if no session can seal. What expects no answer does not count as
+    /// unanswered.
     #[must_use]
-    pub fn seal(&self, peer: PeerIndex, packet: &[u8], now: f64) -> Option<Vec<u8>> {
+    pub fn seal(&self, peer: PeerIndex, packet: &[u8], now: f64, expects_answer: bool) -> Option<Vec<u8>> {
         let peer = self.peer(peer)?;
         let session = peer.sending(now)?;
         let counter = self.take_counters(&session, 1)?;
         let mut message = vec![0; packet.len() + OVERHEAD];
         message[16..16 + packet.len()].copy_from_slice(packet);
         session.seal(counter, &mut message);
-        peer.note_sent(1, packet.len(), now);
+        if expects_answer || packet.is_empty() {
+            peer.note_sent(1, packet.len(), now);
+        } else {
+            peer.note_answered(packet.len(), now);
+        }
         Some(message)
+    }
+
+    /// Has the next data that a peer sends or gets told as a session event, once.
+    pub fn sleep(&self, peer: PeerIndex) {
+        if let Some(peer) = self.peer(peer) {
+            peer.sleep();
+        }
+    }
+
+    /// Tells that data of a peer moved, if that was wanted.
+    pub(crate) fn wake(&self, peer: &Peer) {
+        if peer.wakes() {
+            self.push(Upcall::Session { event: SessionEvent::Woken, peer: peer.index, local_index: 0 });
+        }
+    }
+
+    /// When a flow may be over, or an earlier moment; `None` if there is none.
+    #[must_use]
+    pub fn next_flow_due(&self) -> Option<f64> {
+        self.read().next_due()
     }
 
     /// The first of `count` counters; asks for a new session when they run out.

@@ -124,6 +124,11 @@ impl Ended {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(flow_id);
     }
 
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     pub fn take(&self) -> Vec<u64> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -77,9 +77,10 @@ struct Run {
 }
 
 impl Run {
-    fn flush(&mut self, now: f64) {
+    fn flush(&mut self, engine: &Engine, now: f64) {
         if let Some(peer) = self.peer.take() {
             peer.note_received(self.packets, self.bytes, now);
+            engine.wake(&peer);
         }
         (self.packets, self.bytes) = (0, 0);
     }
@@ -112,7 +113,7 @@ impl Receiver {
             }
         }
         self.open_waiting(engine, &source, arena, &mut run, now);
-        run.flush(now);
+        run.flush(engine, now);
     }
 
     fn handle_datagram(
@@ -195,7 +196,7 @@ impl Receiver {
             engine.push(Upcall::Session { event: SessionEvent::Confirmed, peer, local_index });
         }
         if run.peer.as_ref().is_none_or(|peer| !Arc::ptr_eq(peer, &session.peer)) {
-            run.flush(now);
+            run.flush(engine, now);
             run.peer = Some(Arc::clone(&session.peer));
         }
         if range.is_empty() {

@@ -1,7 +1,7 @@
 //! What is kept about one peer: its sessions, its path and when it was heard of.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -50,6 +50,8 @@ pub struct Peer {
     /// Oldest first.
     sessions: Mutex<Vec<Arc<Session>>>,
     missing_reported_at: AtomicTime,
+    /// Python does not look at this peer until it is told that data moved.
+    is_asleep: AtomicBool,
     /// Of all peers of the same tables.
     pub(crate) ended: Arc<Ended>,
 }
@@ -64,6 +66,7 @@ impl Peer {
             sending: ArcSwapOption::empty(),
             sessions: Mutex::default(),
             missing_reported_at: AtomicTime::new(f64::NEG_INFINITY),
+            is_asleep: AtomicBool::new(false),
             ended,
         }
     }
@@ -144,6 +147,16 @@ impl Peer {
         is_due
     }
 
+    /// Has the next data of this peer told, once.
+    pub(crate) fn sleep(&self) {
+        self.is_asleep.store(true, Relaxed);
+    }
+
+    /// Whether data that moves now is to be told.
+    pub(crate) fn wakes(&self) -> bool {
+        self.is_asleep.load(Relaxed) && self.is_asleep.swap(false, Relaxed)
+    }
+
     /// `bytes` of packets were sealed in `packets` messages; a keepalive has no bytes.
     pub(crate) fn note_sent(&self, packets: usize, bytes: usize, now: f64) {
         let activity = &self.activity;
@@ -154,6 +167,15 @@ impl Peer {
             activity.sent_packets.fetch_add(packets as u64, Relaxed);
             activity.sent_bytes.fetch_add(bytes as u64, Relaxed);
         }
+    }
+
+    /// As [`Self::note_sent`] for one packet that nobody answers.
+    pub(crate) fn note_answered(&self, bytes: usize, now: f64) {
+        let activity = &self.activity;
+        activity.last_sent_at.set(now);
+        activity.last_data_sent_at.set(now);
+        activity.sent_packets.fetch_add(1, Relaxed);
+        activity.sent_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
     /// As [`Self::note_sent`] for authentic messages received.

@@ -338,6 +338,15 @@ impl Tables {
         reports
     }
 
+    /// When `expire` has something to do, or an earlier moment; `None` if there is nothing.
+    #[must_use]
+    pub fn next_due(&self) -> Option<f64> {
+        if !self.replaced.is_empty() || !self.ended.is_empty() {
+            return Some(0.0);
+        }
+        self.dues.peek().map(|due| due.0.at)
+    }
+
     /// Flows with a greater id than `after`, the lowest first.
     #[must_use]
     pub fn reports(&self, after: u64, limit: usize) -> Vec<FlowReport> {
@@ -452,6 +461,21 @@ mod tests {
         }
 
         assert!(tables.dues.len() <= DUE_SLACK + 2);
+    }
+
+    #[test]
+    fn the_next_due_is_never_after_the_first_end() {
+        let mut tables = tables();
+        assert_eq!(tables.next_due(), None);
+        tables.install(wanted(1, 5.0, 5.0), 0.0).unwrap();
+        tables.install(wanted(2, 2.0, 2.0), 0.0).unwrap();
+        assert_eq!(tables.next_due(), Some(2.0));
+
+        let flow = tables.flow_from_peer(1, &wanted(1, 1.0, 1.0).keys.peer).cloned().unwrap();
+        flow.note(Direction::Outbound, 1, 40, RST | ACK, 1.0);
+        assert!(tables.next_due().unwrap() <= 1.0);
+        tables.expire(9.0, 64);
+        assert_eq!(tables.next_due(), None);
     }
 
     #[test]

@@ -130,6 +130,7 @@ pub(crate) fn forward(
         }
     }
     peer.note_sent(segments, bytes, now);
+    engine.wake(peer);
     add(&engine.counters.packets_sealed, segments);
     add(&engine.counters.bytes_sealed, bytes);
 }

@@ -16,6 +16,8 @@ pub enum SessionEvent {
     Confirmed,
     Missing,
     Exhausted,
+    /// Data of a peer that was asleep was sent or received.
+    Woken,
 }
 
 /// How a packet came to us.

@@ -7,7 +7,7 @@ The paths below are in the order of packets: from the host, from a gateway, in-b
 from collections import Counter, deque
 from collections.abc import Iterable
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any
 
 from wardgate._fastpath import DatagramUpcall, Engine, PacketUpcall, SessionUpcall, StaticKey, Upcall
 from wardgate.client.access import Access
@@ -44,8 +44,6 @@ from wardgate.wire.control import AssignedIps, DomainStatus, Goodbye, decode_con
 from wardgate.wire.icmp_errors import Quote, Unreachable, quoted, unreachable
 from wardgate.wire.ip import IpAddress, Packet, parse
 
-TICK_S: Final = 1.0
-
 
 class ClientState:
     """One client.
@@ -78,7 +76,6 @@ class ClientState:
         self._is_outdated = False
         self._is_portal_up = False
         self._now = 0.0
-        self._next_tick = 0.0
         self._transmits: deque[Transmit] = deque()
         self._packets: deque[bytes] = deque()
         self._events: deque[ClientEvent] = deque()
@@ -455,9 +452,7 @@ class ClientState:
         self._is_outdated |= self._access.revocations.handle_timeout(now)
         if self._is_outdated:
             self._configure()
-        if now >= self._next_tick:
-            self._next_tick = now + TICK_S
-            self._flows.expire(now)
+        self._flows.handle_timeout(now)
         self._settle(now)
 
     def reset(self, now: float) -> bool:
@@ -572,7 +567,7 @@ class ClientState:
             self._dns.poll_timeout(),
             self._access.devices.poll_timeout(),
             self._access.revocations.poll_timeout(),
-            self._next_tick if len(self._flows) else None,
+            self._flows.poll_timeout(),
         ]
         return min((time for time in times if time is not None), default=None)
 

@@ -39,7 +39,7 @@ from wardgate.tunnel.connections import (
 )
 from wardgate.tunnel.events import ConfigureTun, GatewayEvent, SendPortal, SessionEnded
 from wardgate.tunnel.flows import Drop, FlowTable, Forward, Refuse, inner_key, transmits
-from wardgate.tunnel.nat import Side
+from wardgate.tunnel.nat import SHORTEST_LINGER_S, Side
 from wardgate.tunnel.path_status import path_snapshots
 from wardgate.tunnel.ranges import GATEWAY_ROUTES, is_proxy_address
 from wardgate.wire import portal
@@ -57,7 +57,6 @@ from wardgate.wire.control import (
 from wardgate.wire.icmp_errors import is_translatable, quoted, translate_error, unreachable
 from wardgate.wire.ip import TCP, UDP, IpAddress, Packet, parse
 
-TICK_S: Final = 1.0
 MAX_PORTS_TRIED: Final = 64
 
 
@@ -91,7 +90,7 @@ class GatewayState:
         self._own: tuple[IpAddress, ...] = ()
         self._is_portal_up = False
         self._now = 0.0
-        self._next_tick = 0.0
+        self._nat_due = float("inf")
         self._transmits: deque[Transmit] = deque()
         self._packets: deque[bytes] = deque()
         self._decided: list[Decided] = []
@@ -479,11 +478,9 @@ class GatewayState:
             self._close(grant, authorization, now)
         for announced in self._resolving.expire(now):
             self._assign(announced, (), False, now)
-        if now >= self._next_tick:
-            self._next_tick = now + TICK_S
-            self._flows.expire(now)
-            for client in self._clients.values():
-                client.nat.expire(now)
+        self._flows.handle_timeout(now)
+        if now >= self._nat_due:
+            self._expire_nat(now)
         self._settle(now)
 
     def reset(self, now: float) -> None:
@@ -526,6 +523,7 @@ class GatewayState:
             client = self._client_by_peer.get(PeerIndex(ended.flow.peer)) if ended.flow.is_translated else None
             if client is not None:
                 client.release(Side(ended.flow.inside), now, linger=ended.is_lost)
+                self._nat_due = min(self._nat_due, now + SHORTEST_LINGER_S) if ended.is_lost else self._nat_due
 
     def _send_candidates(self) -> None:
         for batch in self._candidates.take():
@@ -554,9 +552,13 @@ class GatewayState:
         if self._transmits or self._packets or self._events:
             return self._now
         times = [self._connections.poll_timeout(), self._grants.poll_timeout(), self._resolving.poll_timeout()]
-        if self._clients:
-            times.append(self._next_tick)
+        times += [self._flows.poll_timeout(), self._nat_due if self._nat_due != float("inf") else None]
         return min((time for time in times if time is not None), default=None)
+
+    def _expire_nat(self, now: float) -> None:
+        for client in self._clients.values():
+            client.nat.expire(now)
+        self._nat_due = min((client.nat.next_expiry() for client in self._clients.values()), default=float("inf"))
 
     def snapshot(self) -> dict[str, Any]:
         """What `status` and `/metrics` show; plain JSON."""

@@ -27,11 +27,13 @@ class PairTransmit(NamedTuple):
 
     Attributes:
         inner: The payload is an IP packet to be sealed first; otherwise it is a datagram as it is.
+        is_answer: Nobody answers it.
     """
 
     pair: Pair
     payload: bytes
     inner: bool
+    is_answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

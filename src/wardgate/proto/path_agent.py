@@ -260,7 +260,7 @@ class PathAgent:
 
     def _handle_request(self, pair: Pair, probe: Probe, now: float) -> None:
         path = self._ensure_path(pair, now)
-        self._transmits.append(PairTransmit(pair, encode_probe(probe.answer()), True))
+        self._transmits.append(PairTransmit(pair, encode_probe(probe.answer()), True, True))
         if path is None or path.rtt_s is not None or not self._probing:
             return
         if path.probe_at is None:

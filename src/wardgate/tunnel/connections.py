@@ -520,7 +520,9 @@ class Connections:
     def _schedule(self, connection: Connection) -> None:
         if connection.number in self._by_number:
             at = 0.0 if connection.failure is not None else connection.poll_timeout()
-            if at is not None:
+            if at is None or at == float("inf"):
+                self._deadlines.discard(connection.number)
+            else:
                 self._deadlines.set(connection.number, at)
 
     def poll_transmit(self) -> Transmit | None:

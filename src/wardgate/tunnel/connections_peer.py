@@ -22,7 +22,7 @@ from wardgate.tunnel.connections_events import (
     PathStatus,
 )
 from wardgate.tunnel.connections_relays import Relays
-from wardgate.tunnel.connections_watch import Doubt, Watch
+from wardgate.tunnel.connections_watch import QUIET_POLL_S, Doubt, Watch
 from wardgate.wire import candidates, stun
 from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit
 from wardgate.wire.candidates import Candidate, Kind
@@ -35,9 +35,6 @@ MAX_REMOTE_CANDIDATES = 32
 MAX_TRANSMITS = 10_000
 MAX_STUN_REQUESTS = 65_536
 STUN_REQUEST_TTL_S = 10.0
-ACTIVE_POLL_S = 0.25
-QUIET_POLL_S = 1.0
-DOUBTFUL_POLL_S = 0.1
 MAX_CUT_OFF_S = 15.0
 FIRST_HANDSHAKE_GAPS_S = (0.25, 0.5, 1.0, 2.0)
 
@@ -335,6 +332,8 @@ class Connection:
                 self._handshakes.handle_confirmed(upcall.local_index, now)
                 if self._paths:
                     self._paths.handle_confirmed(now)
+            case "woken":
+                self._poll_at = now
             case "missing" | "exhausted" if self.parameters.controlling and (self._path or self._paths):
                 self._handshakes.initiate(now)
         self.drain(now)
@@ -342,12 +341,13 @@ class Connection:
     def send(self, packet: bytes, now: float) -> bool:
         """Seals a packet and queues it on the current path."""
         self._sent_at = now
+        self._poll_at = min(self._poll_at, now + QUIET_POLL_S)
         if self._ice:
             self._ice.set_idle(False, now)
         return self._path is not None and self._seal(self._path, packet, now)
 
-    def _seal(self, pair: Pair, packet: bytes, now: float) -> bool:
-        datagram = self._shared.engine.seal(self.index, packet, now)
+    def _seal(self, pair: Pair, packet: bytes, now: float, *, expects_answer: bool = True) -> bool:
+        datagram = self._shared.engine.seal(self.index, packet, now, expects_answer)
         if datagram is None:
             self._shared.counts["packets without a session"] += 1
             return False
@@ -395,7 +395,7 @@ class Connection:
         self._drain_agent_events(now)
         while transmit := self._agent.poll_transmit():
             if transmit.inner:
-                self._seal(transmit.pair, transmit.payload, now)
+                self._seal(transmit.pair, transmit.payload, now, expects_answer=not transmit.is_answer)
             else:
                 self._remember_request(transmit.payload, now)
                 self._send(transmit.pair, transmit.payload, now)
@@ -475,11 +475,7 @@ class Connection:
         if now >= self._poll_at:
             activity = self._shared.engine.activity(self.index)
             self._watch(activity, now)
-            is_watched = self.parameters.controlling or self._is_relayed
-            quiet = now - activity.last_data_sent_at > MAX_IDLE_S or not is_watched
-            self._poll_at = now + (
-                DOUBTFUL_POLL_S if self._watcher.is_doubtful else QUIET_POLL_S if quiet else ACTIVE_POLL_S
-            )
+            self._poll_at = now + self._poll_gap_s(activity, now)
             self._handshakes.handle_activity(activity, now)
             self._keep_channel(activity, now)
             self._set_idle(activity, now)
@@ -491,6 +487,19 @@ class Connection:
         self._agent.handle_timeout(now)
         self._check_connecting(now)
         self.drain(now)
+
+    def _poll_gap_s(self, activity: PeerActivity, now: float) -> float:
+        """When to look at the engine's figures again; for ever if it tells when data moves."""
+        is_watched = self.parameters.controlling or self._is_relayed
+        if self._is_quiet(activity, now) and not self._watcher.is_doubtful:
+            self._shared.engine.sleep(self.index)
+            if self._is_quiet(self._shared.engine.activity(self.index), now):
+                return float("inf")
+        return self._watcher.gap_s(is_active=is_watched and now - activity.last_data_sent_at <= MAX_IDLE_S)
+
+    def _is_quiet(self, activity: PeerActivity, now: float) -> bool:
+        quiet_s = now - max(activity.last_flow_packet_at, self._sent_at)
+        return self._is_established and activity.first_unanswered_at == 0.0 and quiet_s >= MAX_IDLE_S
 
     def _check_connecting(self, now: float) -> None:
         if self._is_established or now < self._created_at + CONNECT_TIMEOUT_S:
@@ -562,13 +571,8 @@ class Connection:
         connect_by = None if self._is_established else self._created_at + CONNECT_TIMEOUT_S
         if connect_by is not None and not self.parameters.controlling and self._remotes:
             connect_by = None
-        due = (
-            self._poll_at,
-            self._handshakes.poll_timeout(),
-            self._agent.poll_timeout(),
-            self._first_handshake_at,
-            connect_by,
-        )
+        due = [self._poll_at, self._first_handshake_at, connect_by]
+        due += [self._handshakes.poll_timeout(), self._agent.poll_timeout()]
         return min(at for at in due if at is not None)
 
     # what it is

@@ -11,6 +11,9 @@ LEAVE_RELAY_AFTER_S = 0.6
 CHECK_AFTER_S = 0.8
 DISTRESS_AFTER_S = 1.1
 DEAD_AFTER_S = 2.2
+ACTIVE_POLL_S = 0.25
+QUIET_POLL_S = 1.0
+DOUBTFUL_POLL_S = 0.1
 MIN_RELAYS_S = 0.2
 MIN_CHECK_S = 0.3
 MIN_DISTRESS_S = 1.0
@@ -49,10 +52,11 @@ class Watch:
         """Whether steps were taken, so that the next ones may be due soon."""
         return self._step > 0
 
-    @property
-    def step_at(self) -> float:
-        """When the last step was taken."""
-        return self._step_at
+    def gap_s(self, *, is_active: bool) -> float:
+        """How long to wait before the next look at the peer."""
+        if self.is_doubtful:
+            return DOUBTFUL_POLL_S
+        return ACTIVE_POLL_S if is_active else QUIET_POLL_S
 
     def try_again(self, now: float) -> None:
         """Not the peer is to blame: gives it the time of the last step once more."""

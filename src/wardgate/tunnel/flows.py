@@ -19,6 +19,7 @@ from wardgate.wire.ip import ICMP, ICMPV6, TCP, UDP, FlowKey, Packet
 
 UNCONFIRMED_IDLE_S: Final = 60.0
 IDLE_S: Final = {TCP: 2 * 3600 + 4 * 60.0, UDP: 120.0, ICMP: 120.0, ICMPV6: 120.0}
+EXPIRE_INTERVAL_S: Final = 1.0
 KEPT_REPORTS: Final = 1024
 KEPT_TOTALS: Final = 4096
 MAX_LABELS: Final = 131_072
@@ -105,6 +106,7 @@ class FlowTable:
     """Installs flows into one engine and removes them by what they stand for."""
 
     def __init__(self, engine: Engine) -> None:
+        self._expired_at = float("-inf")
         self._engine = engine
         self._resources: dict[int, ResourceId] = {}
         self._totals: dict[ResourceId, Counter[str]] = {}
@@ -173,6 +175,18 @@ class FlowTable:
             if len(flows) < _BATCH:
                 break
         return ended
+
+    def handle_timeout(self, now: float) -> None:
+        """Takes over what ended, if that is due."""
+        due = self.poll_timeout()
+        if due is not None and now >= due:
+            self._expired_at = now
+            self.expire(now)
+
+    def poll_timeout(self) -> float | None:
+        """When flows may be over; looked for once a second at most."""
+        due = self._engine.next_flow_due()
+        return None if due is None else max(due, self._expired_at + EXPIRE_INTERVAL_S)
 
     def counters(self) -> dict[str, int]:
         """What was not installed, by reason."""

@@ -13,6 +13,7 @@ from wardgate.wire.ip import ICMP, ICMPV6, TCP, UDP, IpAddress
 MAX_BINDINGS: Final = 65_536
 LINGER_S: Final = {TCP: 2 * 3600 + 4 * 60.0, UDP: 120.0, ICMP: 120.0, ICMPV6: 120.0}
 """How long a binding outlives its connection's loss, so that a client that comes back finds its flows."""
+SHORTEST_LINGER_S: Final = min(LINGER_S.values())
 _PORTS: Final = 65_536
 _ADDRESS: Final = 3
 
@@ -93,6 +94,10 @@ class NatTable:
         """Drops bindings that lingered long enough."""
         for inside in [inside for inside, until in self._unused_until.items() if now >= until]:
             self._drop(inside)
+
+    def next_expiry(self) -> float:
+        """When the next binding is dropped at the earliest; never if none lingers."""
+        return min(self._unused_until.values(), default=float("inf"))
 
     def clear(self) -> None:
         """Forgets every binding: the client's proxy IPs mean other names now."""

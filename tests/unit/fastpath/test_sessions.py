@@ -247,3 +247,41 @@ def test_any_datagram_is_taken(payload: bytes, relayed: bool, first: int) -> Non
     source = RELAY if relayed else CLIENT_ADDRESS
     for datagram in (payload, bytes([first]) + payload, bytes.fromhex("0400000014000000") + payload):
         assert engine.handle_datagram(GATEWAY_ADDRESS, source, datagram, 1.0) == []
+
+
+def test_a_sleeping_peer_wakes_python_once_when_data_moves_either_way() -> None:
+    pair = connected()
+    pair.client.add_flow(client_flow(UDP, USER, APP), 0.0)
+    session_upcalls(pair.client)
+    session_upcalls(pair.gateway)
+    pair.client.sleep(PEER)
+    pair.gateway.sleep(PEER)
+
+    for _ in range(2):
+        [(_, _, message)] = pair.client.handle_tun(udp(USER, APP), 1.0)
+        pair.gateway.handle_datagram(GATEWAY_ADDRESS, CLIENT_ADDRESS, message, 1.0)
+
+    assert session_upcalls(pair.client) == [("woken", PEER, 0)]
+    assert session_upcalls(pair.gateway) == [("woken", PEER, 0)]
+
+
+def test_what_expects_no_answer_is_not_unanswered() -> None:
+    pair = connected()
+
+    assert pair.client.seal(PEER, udp(USER, APP), 5.0, False) is not None
+
+    activity = pair.client.activity(PEER)
+    assert (activity.first_unanswered_at, activity.last_data_sent_at, activity.sent_packets) == (0.0, 5.0, 1)
+    assert pair.client.seal(PEER, udp(USER, APP), 6.0) is not None
+    assert pair.client.activity(PEER).first_unanswered_at == 6.0
+
+
+def test_the_next_due_flow_is_known() -> None:
+    engine = Engine()
+    assert engine.next_flow_due() is None
+    assert engine.add_flow(client_flow(UDP, USER, APP), 10.0)
+    due = engine.next_flow_due()
+    assert due is not None
+    assert due > 10.0
+    engine.expire_flows(due + 1000.0, 10)
+    assert engine.next_flow_due() is None

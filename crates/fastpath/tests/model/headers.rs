@@ -39,7 +39,7 @@ pub fn check(bytes: &[u8]) {
     let (sender, receiver) = world.engines(way);
     refused(sender, reason, || assert!(sender.handle_tun(&bytes, 1.0).is_empty()));
     let (to, from) = if way == Way::Up { (Side::Gateway, Side::Client) } else { (Side::Client, Side::Gateway) };
-    let sealed = sender.seal(PEER, &bytes, 1.0).expect("a session");
+    let sealed = sender.seal(PEER, &bytes, 1.0, true).expect("a session");
     let through = || assert!(receiver.handle_datagram(address(to), address(from), &sealed, 1.0).is_empty());
     refused(receiver, reason, through);
     refused(receiver, reason, || assert!(receiver.handle_inner(PEER, &bytes, 1.0).is_empty()));

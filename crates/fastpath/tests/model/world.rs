@@ -140,7 +140,7 @@ impl World {
         *count += 1;
         self.client.add_session(peer, of_client, now, 180.0).expect("the index is new");
         self.gateway.add_session(peer, of_gateway, now, 180.0).expect("the index is new");
-        let keepalive = self.client.seal(peer, b"", now).expect("a session");
+        let keepalive = self.client.seal(peer, b"", now, true).expect("a session");
         let none = self.gateway.handle_datagram(address(Side::Gateway), address(Side::Client), &keepalive, now);
         assert!(none.is_empty());
     }
