@@ -57,8 +57,8 @@ DnsControl = Annotated[
     str,
     typer.Option(
         envvar=env("DNS_CONTROL", "FIREZONE_DNS_CONTROL"),
-        callback=one_of("systemd-resolved", "etc-resolv-conf", "disabled"),
-        help="How the host is made to ask the client's resolver: systemd-resolved, etc-resolv-conf or disabled.",
+        callback=one_of("auto", "systemd-resolved", "etc-resolv-conf", "disabled"),
+        help="How the host asks the client's resolver: auto, systemd-resolved, etc-resolv-conf or disabled.",
     ),
 ]
 InternetResource = Annotated[
@@ -90,7 +90,7 @@ def up(
     token_file: TokenFile = DEFAULT_TOKEN_FILE,
     name: options.Name = None,
     device_id: options.DeviceId = None,
-    dns_control: DnsControl = "systemd-resolved",
+    dns_control: DnsControl = "auto",
     internet_resource: InternetResource = False,
     interface: options.Interface = DEFAULT_INTERFACE,
     state_dir: options.StateDir = DEFAULT_STATE_DIR,
@@ -137,7 +137,8 @@ def up(
     from wardgate.client import main
 
     if check:
-        main.revert_dns(settings)
+        if not main.is_running(socket):
+            _clean_up(state_dir, socket)
         return
     reason = main.run(settings)
     if reason is not None:
@@ -148,6 +149,12 @@ def up(
 def down(socket: Socket = DEFAULT_SOCKET) -> None:
     """End the running client; its tunnels are closed and the host is as before."""
     _ask(socket, {"command": "down"})
+
+
+@app.command("clean-up")
+def clean_up(state_dir: options.StateDir = DEFAULT_STATE_DIR, socket: Socket = DEFAULT_SOCKET) -> None:
+    """Take back what a killed client left on this host when none is to run again: its names, its routes and rules."""
+    _clean_up(state_dir, socket)
 
 
 @app.command()
@@ -229,6 +236,15 @@ def sign_out(
     except OSError as error:
         fail(PROGRAM, f"{token_file} cannot be removed: {error.strerror}", 1)
     print("Signed out.")
+
+
+def _clean_up(state_dir: Path, socket: Path) -> None:
+    from wardgate.client import main
+
+    try:
+        main.clean_up(state_dir, socket)
+    except (WardgateError, OSError) as error:
+        fail(PROGRAM, str(error), 1)
 
 
 def _ask(socket: Path, request: dict[str, Any]) -> dict[str, Any]:

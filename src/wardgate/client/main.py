@@ -6,26 +6,30 @@ import functools
 import os
 import signal
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from wardgate import __version__
 from wardgate._fastpath import Engine, StaticKey
-from wardgate.client.config import ClientSettings
+from wardgate.client.config import ClientSettings, resolv_conf_backup
 from wardgate.client.state import ClientState
 from wardgate.errors import InterfaceLost, WardgateError
 from wardgate.heap import freeze_heap
 from wardgate.io import clock, metrics
-from wardgate.io.control_socket import ControlSocket, ControlSocketError
-from wardgate.io.dns_control import DnsControlError, dns_control
+from wardgate.io.control_socket import ControlSocket, ControlSocketError, is_served, refuse_while_served
+from wardgate.io.dns_control import Disabled, DnsControl, DnsControlError
+from wardgate.io.dns_methods import dns_control
 from wardgate.io.doh import DohClient
 from wardgate.io.health import HealthServer
-from wardgate.io.host import host_user_agent, notify_service_manager
+from wardgate.io.host import host_user_agent
 from wardgate.io.network_monitor import NetworkMonitor
 from wardgate.io.privileges import network_problem
+from wardgate.io.resolv_conf import EtcResolvConf
 from wardgate.io.resolver import HostResolver, forward_query
 from wardgate.io.runner import Runner
+from wardgate.io.signals import end_on_signals
 from wardgate.io.tun import TABLE_RESOURCES, ClientRouting, TunInterface
 from wardgate.io.tunnel import Tunnel
 from wardgate.io.udp import mark, open_marked_tcp
@@ -57,17 +61,27 @@ def run(settings: ClientSettings) -> str | None:
         return str(error)
 
 
-def revert_dns(settings: ClientSettings) -> None:
-    """Takes back what a killed run did to the host's DNS."""
-    asyncio.run(dns_control(settings.dns_method, settings.resolv_conf_backup).revert())
+def is_running(socket: Path) -> bool:
+    """Whether a client runs on this host already."""
+    return is_served(socket)
+
+
+def clean_up(state_dir: Path, socket: Path) -> None:
+    """Takes back what a killed run left on the host: its names, its routes and rules.
+
+    Raises:
+        ControlSocketError: A client runs here, whose they are.
+        OSError: This process may not change them.
+    """
+    refuse_while_served(socket)
+    EtcResolvConf(resolv_conf_backup(state_dir)).revert_at_once()
+    ClientRouting().remove()
 
 
 async def _serve(settings: ClientSettings) -> str | None:
     program = ClientProgram(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, program.stop)
-    loop.add_signal_handler(signal.SIGHUP, program.reset, "asked by SIGHUP")
+    end_on_signals(program.stop, program.stop_at_once)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, program.reset, "asked by SIGHUP")
     return await program.run()
 
 
@@ -81,7 +95,7 @@ class ClientProgram:
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
         self._version = ApiVersion(settings.portal_version)
-        self._dns = dns_control(settings.dns_method, settings.resolv_conf_backup)
+        self._dns: DnsControl = Disabled()
         self._nameservers: list[str] = []
         self._resolve = HostResolver(lambda: self._nameservers, prepare=_must_mark)
         self._doh = DohClient(self._resolve)
@@ -134,9 +148,14 @@ class ClientProgram:
         """Makes `run` return, once everybody was told."""
         self._runner.end(None)
 
+    def stop_at_once(self) -> None:
+        """Takes back what would outlive the process and break the host's names."""
+        self._dns.revert_at_once()
+
     def reset(self, reason: str) -> None:
         """The host's network changed: new sockets, new paths, a new portal connection."""
         log.info("looking for new paths", reason=reason)
+        self._runner.service.reloading()
         self._runner.post(self._reset_state)
 
     def _reset_state(self, now: float) -> None:
@@ -147,6 +166,7 @@ class ClientProgram:
         if not self._state.reset(now):
             self._state.set_static(self._new_key(), now)
         self._runner.link.reset()
+        self._runner.service.reloaded()
 
     async def run(self) -> str | None:
         """Serves; returns why it had to end, or `None`.
@@ -162,7 +182,7 @@ class ClientProgram:
             raise
         helpers: list[asyncio.Task[None]] = []
         try:
-            await self._dns.revert()
+            self._dns = dns_control(self._settings.dns_method, self._settings.resolv_conf_backup)
             await asyncio.to_thread(self._routing.remove)
             await self._read_nameservers()
             if self._settings.health_address is not None:
@@ -220,7 +240,7 @@ class ClientProgram:
                 return
             await self._dns.flush()
             log.info("interface ready", ipv4=str(event.ipv4), ipv6=str(event.ipv6), routes=len(event.routes))
-            notify_service_manager("READY=1")
+            self._runner.service.ready()
             if self._settings.exit_when_ready:
                 self._runner.end(None)
 
@@ -229,7 +249,7 @@ class ClientProgram:
         try:
             await self._dns.set(self._settings.interface, servers, event.search_domain)
         except DnsControlError as error:
-            self._runner.end(f"--dns-control {self._settings.dns_method}: {error}")
+            self._runner.end(f"--dns-control {self._dns.name}: {error}")
 
     def _configure_again(self) -> None:
         self._interface = TunInterface(self._settings.interface)
@@ -255,6 +275,8 @@ class ClientProgram:
         while True:
             await asyncio.sleep(NAMESERVER_INTERVAL_S)
             await self._read_nameservers()
+            if await self._dns.keep():
+                self._runner.counters["dns_set_again"] += 1
 
     async def _read_nameservers(self) -> None:
         try:
@@ -290,7 +312,7 @@ class ClientProgram:
             "pid": os.getpid(),
             "api_url": self._settings.api_url,
             "interface": self._settings.interface,
-            "dns_control": self._settings.dns_method,
+            "dns_control": self._dns.name,
             **self._state.snapshot(),
             "portal": "up" if self._runner.link.is_up else "down",
             "portal_connections": self._runner.counters["portal_connections"],

@@ -20,11 +20,12 @@ from wardgate.io import clock, metrics
 from wardgate.io.dns_server import DnsServer
 from wardgate.io.forwarding import HostForwarding
 from wardgate.io.health import HealthServer
-from wardgate.io.host import host_user_agent, notify_service_manager
+from wardgate.io.host import host_user_agent
 from wardgate.io.network_monitor import NetworkMonitor
 from wardgate.io.privileges import network_problem
 from wardgate.io.resolver import NameResolver
 from wardgate.io.runner import Runner
+from wardgate.io.signals import end_on_signals
 from wardgate.io.tun import TunInterface
 from wardgate.io.tunnel import Tunnel
 from wardgate.io.websocket import PortalLink
@@ -63,8 +64,8 @@ async def _nothing_to_do() -> None:
 
 async def _serve(settings: GatewaySettings) -> str | None:
     program = GatewayProgram(settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, program.stop)
+    end_on_signals(program.stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, program.reset, "asked by SIGHUP")
     return await program.run()
 
 
@@ -120,6 +121,7 @@ class GatewayProgram:
     def reset(self, reason: str) -> None:
         """The host's network changed: new sockets, new paths, a new portal connection."""
         log.info("looking for new paths", reason=reason)
+        self._runner.service.reloading()
         self._runner.post(self._reset_state)
 
     def _reset_state(self, now: float) -> None:
@@ -129,6 +131,7 @@ class GatewayProgram:
             log.warning("sockets not replaced", error=str(error))
         self._state.reset(now)
         self._runner.link.reset()
+        self._runner.service.reloaded()
 
     async def run(self) -> str | None:
         """Serves; returns why it had to end, or `None`.
@@ -186,7 +189,7 @@ class GatewayProgram:
                 return
             await self._dns_server.listen([str(event.ipv4), str(event.ipv6)])
             log.info("interface ready", ipv4=str(event.ipv4), ipv6=str(event.ipv6))
-            notify_service_manager("READY=1")
+            self._runner.service.ready()
 
     def _configure_again(self) -> None:
         self._interface = TunInterface(self._settings.interface)

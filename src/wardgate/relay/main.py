@@ -3,7 +3,6 @@
 import asyncio
 import os
 import resource
-import signal
 from typing import Final, Protocol
 
 import structlog
@@ -15,8 +14,10 @@ from wardgate.errors import SettingError
 from wardgate.heap import freeze_heap
 from wardgate.io import clock
 from wardgate.io.health import HealthServer
-from wardgate.io.host import host_user_agent, notify_service_manager
+from wardgate.io.host import host_user_agent
 from wardgate.io.relay_sockets import Addr, RelaySockets
+from wardgate.io.service_manager import Beat, ServiceManager
+from wardgate.io.signals import end_on_signals
 from wardgate.io.websocket import PortalLink
 from wardgate.logs import configure_logs
 from wardgate.proto.portal_link import Fatal, LinkDown, LinkUp, RetryPolicy
@@ -74,6 +75,11 @@ class Relay:
         if self._timer is not None:
             self._timer.cancel()
         self._forwarder.stop()
+
+    def prove_alive(self, beat: Beat) -> None:
+        """Does a turn, then tells the watchdog."""
+        self._turn()
+        beat()
 
     async def wait_failed(self) -> str:
         """Returns why the forwarder ended by itself, if it ever does."""
@@ -158,32 +164,40 @@ async def serve(settings: RelaySettings) -> str | None:
         policy=RetryPolicy(first_budget_s=MAX_PARTITION_S, budget_s=MAX_PARTITION_S),
     )
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    end_on_signals(stopping.set)
+    service = ServiceManager()
     relay.start()
     try:
         if settings.health_address is not None:
             await health.start(*settings.health_address)
         log.info("relaying", relay_id=state.relay_id, port=settings.listen_port)
         link.start()
-        ends = (_follow(link, state), _wait_stop(stopping), relay.wait_failed())
-        return await _first_of(*(asyncio.create_task(end) for end in ends))
+        service.status("waiting for the portal")
+        service.ready()
+        watchdog = asyncio.create_task(service.watch(relay.prove_alive))
+        ends = (_follow(link, state, service), _wait_stop(stopping), relay.wait_failed())
+        try:
+            return await _first_of(*(asyncio.create_task(end) for end in ends))
+        finally:
+            watchdog.cancel()
     finally:
+        service.stopping()
         health.close()
         await link.close()
         relay.stop()
 
 
-async def _follow(link: PortalLink, state: RelayState) -> str | None:
+async def _follow(link: PortalLink, state: RelayState, service: ServiceManager) -> str | None:
     """Keeps readiness up to date; returns why the link ended for good."""
     async for event in link:
         match event:
             case LinkUp():
                 state.handle_portal_up()
                 log.info("portal joined", relay_id=state.relay_id)
-                notify_service_manager("READY=1")
+                service.status("relaying, joined the portal")
             case LinkDown(reason, retry_in_s):
                 state.handle_portal_down()
+                service.status(f"relaying; the portal is away: {reason}")
                 log.warning("portal away, relaying goes on", reason=reason, retry_in_s=round(retry_in_s, 1))
             case Fatal(_, reason):
                 state.handle_portal_down()
