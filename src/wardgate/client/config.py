@@ -62,6 +62,11 @@ class ClientSettings:
         return resolv_conf_backup(self.state_dir)
 
 
+def sysctl_record(state_dir: Path) -> Path:
+    """Where kernel settings are kept as they were."""
+    return state_dir / "sysctls.before-wardgate"
+
+
 def resolv_conf_backup(state_dir: Path) -> Path:
     """The same, by the directory alone."""
     return state_dir / "resolv.conf.before-wardgate"

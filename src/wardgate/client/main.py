@@ -5,6 +5,7 @@ import base64
 import functools
 import os
 import signal
+import socket
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ import structlog
 
 from wardgate import __version__
 from wardgate._fastpath import Engine, StaticKey
-from wardgate.client.config import ClientSettings, resolv_conf_backup
+from wardgate.client.config import ClientSettings, resolv_conf_backup, sysctl_record
 from wardgate.client.state import ClientState
 from wardgate.errors import InterfaceLost, WardgateError
 from wardgate.heap import freeze_heap
@@ -28,8 +29,10 @@ from wardgate.io.network_monitor import NetworkMonitor
 from wardgate.io.privileges import network_problem
 from wardgate.io.resolv_conf import EtcResolvConf
 from wardgate.io.resolver import HostResolver, forward_query
+from wardgate.io.reverse_path import ReversePathFilter
 from wardgate.io.runner import Runner
 from wardgate.io.signals import end_on_signals
+from wardgate.io.sysctls import Sysctls
 from wardgate.io.tun import TABLE_RESOURCES, ClientRouting, TunInterface
 from wardgate.io.tunnel import Tunnel
 from wardgate.io.udp import mark, open_marked_tcp
@@ -61,21 +64,22 @@ def run(settings: ClientSettings) -> str | None:
         return str(error)
 
 
-def is_running(socket: Path) -> bool:
+def is_running(control: Path) -> bool:
     """Whether a client runs on this host already."""
-    return is_served(socket)
+    return is_served(control)
 
 
-def clean_up(state_dir: Path, socket: Path) -> None:
+def clean_up(state_dir: Path, control: Path) -> None:
     """Takes back what a killed run left on the host: its names, its routes and rules.
 
     Raises:
         ControlSocketError: A client runs here, whose they are.
         OSError: This process may not change them.
     """
-    refuse_while_served(socket)
+    refuse_while_served(control)
     EtcResolvConf(resolv_conf_backup(state_dir)).revert_at_once()
     ClientRouting().remove()
+    _restore_sysctls(sysctl_record(state_dir))
 
 
 async def _serve(settings: ClientSettings) -> str | None:
@@ -83,6 +87,12 @@ async def _serve(settings: ClientSettings) -> str | None:
     end_on_signals(program.stop, program.stop_at_once)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, program.reset, "asked by SIGHUP")
     return await program.run()
+
+
+def _restore_sysctls(record: Path) -> None:
+    left = Sysctls(record)
+    left.take_over()
+    left.restore()
 
 
 class ClientProgram:
@@ -107,6 +117,7 @@ class ClientProgram:
         self._tunnel = Tunnel(self._engine, settings.interface, offload=settings.offload, must_mark=True)
         self._interface = TunInterface(settings.interface)
         self._routing = ClientRouting()
+        self._reverse_path = ReversePathFilter(Sysctls(sysctl_record(settings.state_dir)))
         self._rules: frozenset[int] = frozenset()
         self._configured: ConfigureTun | None = None
         self._configuring = asyncio.Lock()
@@ -184,6 +195,7 @@ class ClientProgram:
         try:
             self._dns = dns_control(self._settings.dns_method, self._settings.resolv_conf_backup)
             await asyncio.to_thread(self._routing.remove)
+            _restore_sysctls(sysctl_record(self._settings.state_dir))
             await self._read_nameservers()
             if self._settings.health_address is not None:
                 await self._health.start(*self._settings.health_address)
@@ -201,6 +213,7 @@ class ClientProgram:
         await self._dns.revert()
         self._tunnel.close()
         await asyncio.to_thread(self._routing.remove)
+        self._reverse_path.tighten()
         await self._doh.close()
         self._health.close()
         self._control.close()
@@ -234,6 +247,10 @@ class ClientProgram:
                     await asyncio.to_thread(self._routing.install, families)
                     self._interface.forget_routes()
                     self._rules = families
+                if socket.AF_INET in families and any(each.prefixlen == 0 for each in event.routes):
+                    self._reverse_path.loosen()
+                else:
+                    self._reverse_path.tighten()
                 await asyncio.to_thread(self._interface.set_routes, event.routes, TABLE_RESOURCES)
             except InterfaceLost as error:
                 self._runner.end(str(error))
@@ -270,6 +287,7 @@ class ClientProgram:
     async def _mirror_links(self) -> None:
         if self._rules:
             await asyncio.to_thread(self._routing.mirror_links)
+            self._reverse_path.keep()
 
     async def _watch_nameservers(self) -> None:
         while True:

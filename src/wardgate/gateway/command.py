@@ -82,6 +82,7 @@ def gateway(
             token=read_token(os.environ, token_file),
             id=find_identity(device_id, state_dir, GATEWAY_KEY).id,
             name=name or host_name(),
+            state_dir=state_dir,
             interface=interface,
             max_partition_s=parse_duration(max_partition_time),
             health_address=parse_listen_address(health_check_addr),

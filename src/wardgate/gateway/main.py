@@ -26,6 +26,7 @@ from wardgate.io.privileges import network_problem
 from wardgate.io.resolver import NameResolver
 from wardgate.io.runner import Runner
 from wardgate.io.signals import end_on_signals
+from wardgate.io.sysctls import Sysctls
 from wardgate.io.tun import TunInterface
 from wardgate.io.tunnel import Tunnel
 from wardgate.io.websocket import PortalLink
@@ -85,7 +86,7 @@ class GatewayProgram:
         self._state = GatewayState(self._engine, static, clock.epoch(), os.urandom)
         self._tunnel = Tunnel(self._engine, settings.interface, offload=settings.offload, must_mark=False)
         self._interface = TunInterface(settings.interface)
-        self._forwarding = HostForwarding(settings.interface)
+        self._forwarding = HostForwarding(settings.interface, Sysctls(settings.sysctl_record))
         self._resolver = NameResolver()
         self._dns_server = DnsServer()
         self._configured: ConfigureTun | None = None
@@ -138,6 +139,7 @@ class GatewayProgram:
 
         Raises:
             FirewallError: The host's firewall refused.
+            ForwardingError: The host does not forward.
             OSError: The health checks' address is taken.
         """
         helpers: list[asyncio.Task[None]] = []
