@@ -59,7 +59,7 @@ def test_portal_is_ready_once_it_listens() -> None:
             database = f"sqlite:///{Path(directory, 'portal.db')}"
             process = await started(systemd, "portal", "serve", "--listen", "127.0.0.1:8080", "--database", database)
             await systemd.until("READY=1")
-            _, writer = await asyncio.open_connection("127.0.0.1", 8080)
+            writer = (await asyncio.open_connection("127.0.0.1", 8080))[1]
             writer.close()
             await systemd.until("WATCHDOG=1")
             process.terminate()

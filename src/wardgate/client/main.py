@@ -33,7 +33,7 @@ from wardgate.io.reverse_path import ReversePathFilter
 from wardgate.io.runner import Runner
 from wardgate.io.signals import end_on_signals
 from wardgate.io.sysctls import Sysctls
-from wardgate.io.tun import TABLE_RESOURCES, ClientRouting, TunInterface
+from wardgate.io.tun import TABLE_RESOURCES, ClientRouting, TunInterface, link_state
 from wardgate.io.tunnel import Tunnel
 from wardgate.io.udp import mark, open_marked_tcp
 from wardgate.io.websocket import PortalLink
@@ -184,7 +184,7 @@ class ClientProgram:
 
         Raises:
             WardgateError: The control socket, or the host's network, cannot be set up.
-            OSError: The figures' address is taken.
+            ListenError: The figures' address is taken.
         """
         try:
             await self._control.start()
@@ -330,6 +330,7 @@ class ClientProgram:
             "pid": os.getpid(),
             "api_url": self._settings.api_url,
             "interface": self._settings.interface,
+            "link": link_state(self._settings.interface),
             "dns_control": self._dns.name,
             **self._state.snapshot(),
             "portal": "up" if self._runner.link.is_up else "down",

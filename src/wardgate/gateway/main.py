@@ -140,7 +140,7 @@ class GatewayProgram:
         Raises:
             FirewallError: The host's firewall refused.
             ForwardingError: The host does not forward.
-            OSError: The health checks' address is taken.
+            ListenError: The health checks' address is taken.
         """
         helpers: list[asyncio.Task[None]] = []
         try:

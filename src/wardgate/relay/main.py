@@ -10,10 +10,10 @@ import typer
 import uvloop
 
 from wardgate._fastpath import RelayIo
-from wardgate.errors import SettingError
+from wardgate.errors import SettingError, WardgateError
 from wardgate.heap import freeze_heap
 from wardgate.io import clock
-from wardgate.io.health import HealthServer
+from wardgate.io.health import HealthServer, ListenError
 from wardgate.io.host import host_user_agent
 from wardgate.io.relay_sockets import Addr, RelaySockets
 from wardgate.io.service_manager import Beat, ServiceManager
@@ -147,7 +147,7 @@ async def serve(settings: RelaySettings) -> str | None:
         Why it had to end, or `None` if it was asked to.
 
     Raises:
-        OSError: A port cannot be opened.
+        ListenError: A port cannot be opened.
     """
     state = RelayState(settings.turn_config(), clock.epoch(), os.urandom)
     forwarder = _open_forwarder(settings)
@@ -231,6 +231,16 @@ def _raise_file_limit(ports: int) -> None:
 def _open_forwarder(settings: RelaySettings) -> Forwarder:
     bind4 = settings.bind_ipv4 if settings.public_ipv4 else None
     bind6 = settings.bind_ipv6 if settings.public_ipv6 else None
+    try:
+        return _open_sockets(settings, bind4, bind6)
+    except OSError as error:
+        places = " and ".join(place for place in (bind4, bind6) if place)
+        raise ListenError(
+            f"UDP port {settings.listen_port} (--listen-port) at {places}: {error}; another program may have it"
+        ) from error
+
+
+def _open_sockets(settings: RelaySettings, bind4: str | None, bind6: str | None) -> Forwarder:
     if not settings.native:
         return RelaySockets(listen_port=settings.listen_port, bind4=bind4, bind6=bind6)
     return RelayIo(
@@ -292,7 +302,7 @@ def relay(
     freeze_heap()
     try:
         reason = uvloop.run(serve(settings))
-    except OSError as error:
+    except (WardgateError, OSError) as error:
         fail(PROGRAM, f"cannot listen: {error}", 1)
     if reason is not None:
         fail(PROGRAM, reason, 1)

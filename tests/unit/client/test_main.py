@@ -57,6 +57,7 @@ def test_client_routes_its_resources_and_takes_everything_back() -> None:
 
             assert await running is None
             assert status["portal"] == "up"
+            assert status["link"] == {"up": True, "running": True, "mtu": 1280, "txqlen": 10_000}
             assert [resource["name"] for resource in status["resources"]] == ["lab"]
             assert addresses("tun-test") == set()
             assert routes() == set()

@@ -12,12 +12,13 @@ from typing import Final, TypeVar
 import pytest
 from pyroute2 import IPRoute
 
+from wardgate.lab import namespaces
+
 ResultT = TypeVar("ResultT")
 
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
 CLONE_NEWNS: Final = 0x00020000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x1, 0x20, 0x1000, 0x4000, 0x40000
 
 
 def _unshare() -> None:
@@ -28,20 +29,12 @@ def _unshare() -> None:
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
-    _mount("none", "/", MS_REC | MS_PRIVATE)
-
-
-def _mount(source: str, target: str, flags: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(source.encode(), target.encode(), None, ctypes.c_ulong(flags), None) != 0:
-        raise OSError(ctypes.get_errno(), f"mount {target}")
+    namespaces.mount("none", "/", flags=namespaces.Mount.RECURSIVE | namespaces.Mount.PRIVATE)
 
 
 def mount_over(source: Path, target: Path, *, read_only: bool = False) -> None:
     """Makes a file or directory appear at another place, in this namespace alone."""
-    _mount(str(source), str(target), MS_BIND | MS_REC)
-    if read_only:
-        _mount("none", str(target), MS_REMOUNT | MS_BIND | MS_RDONLY)
+    namespaces.bind(str(source), str(target), read_only=read_only)
 
 
 def _in_child(body: Callable[[], None]) -> tuple[int, str]:

@@ -3,8 +3,10 @@
 import contextlib
 import socket
 from ipaddress import ip_network
+from pathlib import Path
 
 from pyroute2 import IPRoute
+from structlog.testing import capture_logs
 
 from tests.unit.io.namespace import in_namespace
 from wardgate.io.tun import TABLE_INTERNET, TABLE_LINK, TABLE_RESOURCES, ClientRouting, TunInterface
@@ -112,6 +114,68 @@ def test_marked_packets_stay_out_of_the_tunnel() -> None:
     assert source_for("198.51.100.1", marked=False) == "100.64.0.7"
     assert source_for("192.168.5.77", marked=False) == "192.168.5.2"
     assert source_for("10.9.0.2", marked=True) == "192.168.5.2"
+
+
+@in_namespace
+def test_other_vpns_keep_what_is_theirs_and_resources_win_over_them() -> None:
+    with IPRoute() as netlink:
+        add_lan(netlink)
+        netlink.route("add", dst="default", gateway="192.168.5.1")
+        add_other_vpn(netlink, table=51820, priority=32765)
+    interface = made_interface()
+    routing = ClientRouting()
+    routing.install(interface.configure("100.64.0.7", "fd00:2021:1111::7"))
+
+    interface.set_routes([ip_network("10.9.0.0/16")], TABLE_RESOURCES)
+    assert source_for("10.9.0.2", marked=False) == "100.64.0.7"
+    assert source_for("198.51.100.1", marked=False) == "10.66.0.2"
+    assert source_for("10.66.0.9", marked=False) == "10.66.0.2"
+    assert source_for("198.51.100.1", marked=True) == "10.66.0.2"  # our own packets go by its way, as all of the host's
+
+    interface.set_routes([ip_network("10.9.0.0/16"), ip_network("0.0.0.0/0")], TABLE_RESOURCES)
+    routing.mirror_links()
+    assert source_for("198.51.100.1", marked=False) == "100.64.0.7"
+    assert source_for("10.66.0.9", marked=False) == "10.66.0.2"
+    assert source_for("198.51.100.1", marked=True) == "10.66.0.2"
+
+    routing.remove()
+    assert source_for("198.51.100.1", marked=False) == "10.66.0.2"
+
+
+@in_namespace
+def test_rules_that_go_before_ours_are_named() -> None:
+    with IPRoute() as netlink:
+        netlink.rule("add", table=77, priority=50)
+
+    with capture_logs() as logs:
+        ClientRouting().install([socket.AF_INET])
+
+    assert [entry["priorities"] for entry in logs] == [[50]]
+
+
+@in_namespace
+def test_families_that_the_host_refuses_get_no_routes() -> None:
+    interface = made_interface()
+    Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+
+    with capture_logs() as logs:
+        accepted = interface.configure("100.64.0.7", "fd00:2021:1111::7")
+        interface.set_routes([ip_network("10.9.0.0/16"), ip_network("fd00:2021:1111::/107")], TABLE_RESOURCES)
+
+    assert accepted == {socket.AF_INET}
+    assert routes(TABLE_RESOURCES) == {"10.9.0.0/16"}
+    assert [entry["version"] for entry in logs if entry["log_level"] == "warning"] == [6]
+
+
+def add_other_vpn(netlink: IPRoute, table: int, priority: int) -> None:
+    """As wg-quick sets one up that takes everything."""
+    netlink.link("add", ifname="wg9", kind="veth", peer="wg9-end")
+    for name in ("wg9-end", "wg9"):
+        (index,) = netlink.link_lookup(ifname=name)
+        netlink.link("set", index=index, state="up")
+    netlink.addr("add", index=index, address="10.66.0.2", prefixlen=16)
+    netlink.route("add", family=socket.AF_INET, dst="0.0.0.0/0", oif=index, table=table, scope=253)
+    netlink.rule("add", family=socket.AF_INET, table=table, priority=priority, fwmark=51820, flags=2, action=1)
 
 
 def made_interface() -> TunInterface:
