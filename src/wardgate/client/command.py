@@ -103,6 +103,7 @@ def up(
     check: Check = False,
     log_format: options.LogFormat = "human",
     log_level: options.LogLevel = "info",
+    log_dir: options.LogDir = None,
     config: options.ConfigFile = None,
 ) -> None:
     """Run the client until SIGTERM, SIGINT or `wardgate client down`.
@@ -113,8 +114,8 @@ def up(
     """
     from wardgate.logs import configure_logs
 
-    configure_logs(log_format, log_level)
     try:
+        configure_logs(log_format, log_level, log_dir, "wardgate-client")
         settings = ClientSettings(
             api_url=check_api_url(api_url, "client"),
             token=read_token(os.environ, None, default_file=token_file, remedy=f", or run: {PROGRAM} sign-in"),

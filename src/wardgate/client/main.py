@@ -18,7 +18,7 @@ from wardgate.client.config import ClientSettings, resolv_conf_backup, sysctl_re
 from wardgate.client.state import ClientState
 from wardgate.errors import InterfaceLost, WardgateError
 from wardgate.heap import freeze_heap
-from wardgate.io import clock, metrics
+from wardgate.io import clock, log_sink, metrics
 from wardgate.io.control_socket import ControlSocket, ControlSocketError, is_served, refuse_while_served
 from wardgate.io.dns_control import Disabled, DnsControl, DnsControlError
 from wardgate.io.dns_methods import dns_control
@@ -346,5 +346,6 @@ class ClientProgram:
             "engine": self._engine.counters(),
             "threads": self._tunnel.counters(),
             "state": self._state.snapshot(),
+            "log": log_sink.counters(),
         }
         return metrics.render("client", figures)

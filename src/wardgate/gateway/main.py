@@ -16,7 +16,7 @@ from wardgate.errors import InterfaceLost, WardgateError
 from wardgate.gateway.config import GatewaySettings
 from wardgate.gateway.state import GatewayState
 from wardgate.heap import freeze_heap
-from wardgate.io import clock, metrics
+from wardgate.io import clock, log_sink, metrics
 from wardgate.io.dns_server import DnsServer
 from wardgate.io.forwarding import HostForwarding
 from wardgate.io.health import HealthServer
@@ -223,5 +223,6 @@ class GatewayProgram:
             "engine": self._engine.counters(),
             "threads": self._tunnel.counters(),
             "state": self._state.snapshot(),
+            "log": log_sink.counters(),
         }
         return metrics.render("gateway", figures)

@@ -12,7 +12,7 @@ import uvloop
 from wardgate._fastpath import RelayIo
 from wardgate.errors import SettingError, WardgateError
 from wardgate.heap import freeze_heap
-from wardgate.io import clock
+from wardgate.io import clock, log_sink
 from wardgate.io.health import HealthServer, ListenError
 from wardgate.io.host import host_user_agent
 from wardgate.io.relay_sockets import Addr, RelaySockets
@@ -20,6 +20,7 @@ from wardgate.io.service_manager import Beat, ServiceManager
 from wardgate.io.signals import end_on_signals
 from wardgate.io.websocket import PortalLink
 from wardgate.logs import configure_logs
+from wardgate.options import LogDir
 from wardgate.proto.portal_link import Fatal, LinkDown, LinkUp, RetryPolicy
 from wardgate.proto.turn_server import AddChannel, ClosePort, OpenPort, RemoveChannel, TurnEvent
 from wardgate.relay import metrics, options
@@ -153,7 +154,8 @@ async def serve(settings: RelaySettings) -> str | None:
     forwarder = _open_forwarder(settings)
     relay = Relay(state, forwarder)
     health = HealthServer(
-        lambda: state.snapshot().joined, lambda: metrics.render(state.snapshot(), forwarder.counters())
+        lambda: state.snapshot().joined,
+        lambda: metrics.render(state.snapshot(), forwarder.counters(), log_sink.counters()),
     )
     link = PortalLink(
         url=settings.portal_url,
@@ -268,6 +270,7 @@ def relay(
     name: options.Name = None,
     log_format: options.LogFormat = "human",
     log_level: options.LogLevel = "info",
+    log_dir: LogDir = None,
     health_check_addr: options.HealthAddress = "0.0.0.0:8080",
     native: options.Native = True,
     segmentation: options.Segmentation = True,
@@ -277,8 +280,8 @@ def relay(
 
     Status 1 means that it had to end and says why, 2 that a setting is wrong.
     """
-    configure_logs(log_format, log_level)
     try:
+        configure_logs(log_format, log_level, log_dir, "wardgate-relay")
         settings = RelaySettings(
             public_ipv4=public_ip4_addr,
             public_ipv6=public_ip6_addr,
