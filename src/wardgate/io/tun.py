@@ -211,10 +211,12 @@ class ClientRouting:
                 wanted = {_key(route) for route in _link_routes(netlink, family, _MAIN_TABLE) if _key(route)[1] in up}
                 present = {_key(route) for route in _link_routes(netlink, family, TABLE_LINK)}
                 for what, keys in (("del", present - wanted), ("add", wanted - present)):
-                    for destination, index, source in sorted(keys, key=str):
+                    for destination, index, source, metric in sorted(keys, key=str):
                         values = {"family": family, "dst": destination, "oif": index, "table": TABLE_LINK}
                         if source:
                             values["prefsrc"] = source
+                        if metric:
+                            values["priority"] = metric  # of two ways into one network the host's choice stays
                         _quietly(netlink.route, what, scope=_SCOPE_LINK, **values)
 
     def _rule(self, netlink: IPRoute, what: str, family: int, table: int, priority: int) -> bool:
@@ -267,8 +269,10 @@ def _destination(route: Any) -> str:
     return f"{route.get_attr('RTA_DST') or fallback}/{route['dst_len']}"
 
 
-def _key(route: Any) -> tuple[str, int, str | None]:
-    return _destination(route), route.get_attr("RTA_OIF"), route.get_attr("RTA_PREFSRC")
+def _key(route: Any) -> tuple[str, int, str | None, int | None]:
+    attributes = ("RTA_OIF", "RTA_PREFSRC", "RTA_PRIORITY")
+    interface, source, metric = (route.get_attr(name) for name in attributes)
+    return _destination(route), interface, source, metric
 
 
 def _quietly(call: Any, what: str, **values: object) -> None:

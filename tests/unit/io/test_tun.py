@@ -101,6 +101,31 @@ def test_local_networks_are_mirrored_and_stale_ones_vanish() -> None:
 
 
 @in_namespace
+def test_of_two_ways_into_one_network_the_hosts_choice_stays() -> None:
+    with IPRoute() as netlink:
+        add_pair(netlink, "lan", "wire")
+        add_pair(netlink, "wlan", "air")
+        for name, address, metric in (("lan", "192.168.5.2", 600), ("wlan", "192.168.5.3", 100)):
+            (index,) = netlink.link_lookup(ifname=name)
+            netlink.addr("add", index=index, address=address, prefixlen=24)
+            netlink.route("del", dst="192.168.5.0/24", oif=index, scope=255)
+            netlink.route("add", dst="192.168.5.0/24", oif=index, prefsrc=address, priority=metric, scope=253)
+    interface = made_interface()
+    routing = ClientRouting()
+    routing.install(interface.configure("100.64.0.7", "fd00:2021:1111::7"))
+    interface.set_routes([ip_network("0.0.0.0/0")], TABLE_RESOURCES)
+
+    first = source_for("192.168.5.77", marked=False)
+    with IPRoute() as netlink:
+        (index,) = netlink.link_lookup(ifname="wlan")
+        netlink.link("set", index=index, state="down")
+    routing.mirror_links()
+
+    assert first == "192.168.5.3"
+    assert source_for("192.168.5.77", marked=False) == "192.168.5.2"
+
+
+@in_namespace
 def test_marked_packets_stay_out_of_the_tunnel() -> None:
     with IPRoute() as netlink:
         add_lan(netlink)
@@ -169,10 +194,7 @@ def test_families_that_the_host_refuses_get_no_routes() -> None:
 
 def add_other_vpn(netlink: IPRoute, table: int, priority: int) -> None:
     """As wg-quick sets one up that takes everything."""
-    netlink.link("add", ifname="wg9", kind="veth", peer="wg9-end")
-    for name in ("wg9-end", "wg9"):
-        (index,) = netlink.link_lookup(ifname=name)
-        netlink.link("set", index=index, state="up")
+    index = add_pair(netlink, "wg9", "wg9-end")
     netlink.addr("add", index=index, address="10.66.0.2", prefixlen=16)
     netlink.route("add", family=socket.AF_INET, dst="0.0.0.0/0", oif=index, table=table, scope=253)
     netlink.rule("add", family=socket.AF_INET, table=table, priority=priority, fwmark=51820, flags=2, action=1)
@@ -184,11 +206,16 @@ def made_interface() -> TunInterface:
     return TunInterface(NAME)
 
 
-def add_lan(netlink: IPRoute) -> int:
-    netlink.link("add", ifname="lan", kind="veth", peer="wire")
-    for name in ("wire", "lan"):
+def add_pair(netlink: IPRoute, near: str, far: str) -> int:
+    netlink.link("add", ifname=near, kind="veth", peer=far)
+    for name in (far, near):
         (index,) = netlink.link_lookup(ifname=name)
         netlink.link("set", index=index, state="up")
+    return int(index)
+
+
+def add_lan(netlink: IPRoute) -> int:
+    index = add_pair(netlink, "lan", "wire")
     netlink.addr("add", index=index, address="192.168.5.2", prefixlen=24)
     return int(index)
 
