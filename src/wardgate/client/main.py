@@ -6,9 +6,11 @@ import functools
 import os
 import signal
 import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -43,6 +45,7 @@ from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.portal import ApiVersion, Json, ToClient, decode_to_client
 
 NAMESERVER_INTERVAL_S: Final = 5.0
+ResultT = TypeVar("ResultT")
 
 log = structlog.get_logger("client")
 _must_mark = functools.partial(mark, must=True)
@@ -130,6 +133,7 @@ class ClientProgram:
             on_event=self._on_event,
             on_reopened=self._configure_again,
         )
+        self._host = ThreadPoolExecutor(1, "host")
         self._control = ControlSocket(settings.socket, self._answer)
         self._monitor = NetworkMonitor(settings.interface, self._mirror_links, self.reset)
         self._health = HealthServer(lambda: self._runner.link.is_up, self._metrics)
@@ -194,7 +198,7 @@ class ClientProgram:
         helpers: list[asyncio.Task[None]] = []
         try:
             self._dns = dns_control(self._settings.dns_method, self._settings.resolv_conf_backup)
-            await asyncio.to_thread(self._routing.remove)
+            await self._on_host(self._routing.remove)
             _restore_sysctls(sysctl_record(self._settings.state_dir))
             await self._read_nameservers()
             if self._settings.health_address is not None:
@@ -212,7 +216,8 @@ class ClientProgram:
     async def _revert(self) -> None:
         await self._dns.revert()
         self._tunnel.close()
-        await asyncio.to_thread(self._routing.remove)
+        await self._on_host(self._routing.remove)
+        self._host.shutdown(wait=False)
         self._reverse_path.tighten()
         await self._doh.close()
         self._health.close()
@@ -241,17 +246,17 @@ class ClientProgram:
             if event is not self._configured:
                 return
             try:
-                families = await asyncio.to_thread(self._interface.configure, str(event.ipv4), str(event.ipv6))
+                families = await self._on_host(self._interface.configure, str(event.ipv4), str(event.ipv6))
                 await self._set_dns(event)
                 if families != self._rules:
-                    await asyncio.to_thread(self._routing.install, families)
+                    await self._on_host(self._routing.install, families)
                     self._interface.forget_routes()
                     self._rules = families
                 if socket.AF_INET in families and any(each.prefixlen == 0 for each in event.routes):
                     self._reverse_path.loosen()
                 else:
                     self._reverse_path.tighten()
-                await asyncio.to_thread(self._interface.set_routes, event.routes, TABLE_RESOURCES)
+                await self._on_host(self._interface.set_routes, event.routes, TABLE_RESOURCES)
             except InterfaceLost as error:
                 self._runner.end(str(error))
                 return
@@ -284,9 +289,13 @@ class ClientProgram:
 
     # --- what the host does ---------------------------------------------------------------------------------------
 
+    async def _on_host(self, work: Callable[..., ResultT], *arguments: Any) -> ResultT:
+        """Has netlink work done in turn: what is taken back comes after what was begun, even if nobody waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._host, work, *arguments)
+
     async def _mirror_links(self) -> None:
         if self._rules:
-            await asyncio.to_thread(self._routing.mirror_links)
+            await self._on_host(self._routing.mirror_links)
             self._reverse_path.keep()
 
     async def _watch_nameservers(self) -> None:
