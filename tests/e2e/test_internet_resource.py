@@ -23,6 +23,9 @@ PUBLIC: Final = "203.0.113.4"
 PRINTER: Final = "192.168.1.20"
 HOME: Final = "203.0.113.21"
 AWAY: Final = "203.0.113.31"
+PUBLIC_V6: Final = "2001:db8:113::4"
+HOME_V6: Final = "2001:db8:1::10"
+AWAY_V6: Final = "2001:db8:9::10"
 SERVER: Final = [sys.executable, "-u", "-m", "http.server", "80", "--directory", "/proc/sys/net/ipv4"]
 STRICT: Final = "net.ipv4.conf.all.rp_filter=1"
 
@@ -30,11 +33,13 @@ STRICT: Final = "net.ipv4.conf.all.rp_filter=1"
 def test_internet_goes_through_the_tunnel_and_portal_gateway_and_local_network_do_not(tmp_path: Path) -> None:
     with joined(tmp_path) as cast:
         reach(cast, PUBLIC, AWAY)
+        reach(cast, PUBLIC_V6, AWAY_V6)
         joins = cast.status()["portal_connections"]
         reach(cast, PRINTER, "192.168.1.10")
         cast.lab.node("client").run(["ping", "-c", "1", "-W", "3", "192.168.1.1"]).check()  # the router itself
         turn(cast, on=False)
         reach(cast, PUBLIC, HOME)
+        reach(cast, PUBLIC_V6, HOME_V6)
         turn(cast, on=True)
         reach(cast, PUBLIC, AWAY)
 
@@ -86,6 +91,7 @@ def joined(directory: Path, *, strict: bool = False) -> Iterator[Cast]:
         cast.admin("policies", "create", "--group", "engineering", "--resource", "Internet")
         cast.tokens["gateway"] = cast.admin("gateway-tokens", "create", "--site", "Internet")["token"]
         cast.start("public", "relay-2", SERVER)
+        cast.start("public6", "relay-2", [*SERVER, "--bind", PUBLIC_V6])
         cast.start("printer", "printer", SERVER)
         if strict:
             cast.lab.node("client").run(["sysctl", "-w", STRICT]).check()
@@ -107,11 +113,12 @@ def topology() -> Topology:
 
 def reach(cast: Cast, server: str, seen_as: str) -> None:
     """Waits until the server answers the client and sees it as that address."""
-    name = {PUBLIC: "public", PRINTER: "printer"}[server]
+    name = {PUBLIC: "public", PUBLIC_V6: "public6", PRINTER: "printer"}[server]
+    url = f"http://[{server}]/ip_forward" if ":" in server else f"http://{server}/ip_forward"
 
     def answered() -> bool:
         before = len(cast.processes[name].log())
-        if cast.curl(f"http://{server}/ip_forward", timeout_s=2).returncode != 0:
+        if cast.curl(url, timeout_s=2).returncode != 0:
             return False
         return cast.processes[name].log()[before:].startswith(f"{seen_as} ")
 

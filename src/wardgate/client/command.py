@@ -149,7 +149,7 @@ def up(
 @app.command()
 def down(socket: Socket = DEFAULT_SOCKET) -> None:
     """End the running client; its tunnels are closed and the host is as before."""
-    _ask(socket, {"command": "down"})
+    _ask(socket, {"command": "down"}, f"; `{PROGRAM} clean-up` takes back what a killed one left")
 
 
 @app.command("clean-up")
@@ -248,13 +248,13 @@ def _clean_up(state_dir: Path, socket: Path) -> None:
         fail(PROGRAM, str(error), 1)
 
 
-def _ask(socket: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _ask(socket: Path, request: dict[str, Any], hint: str = "") -> dict[str, Any]:
     from wardgate.io.control_socket import ask
 
     try:
         return ask(socket, request)
     except WardgateError as error:
-        fail(PROGRAM, str(error), 1)
+        fail(PROGRAM, f"{error}{hint}", 1)
 
 
 def _write_private(path: Path, text: str) -> None:
