@@ -54,6 +54,12 @@ LogLevel = Annotated[
         help="debug, info, warning or error.",
     ),
 ]
+LogDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-dir", "-l", envvar=env("LOG_DIR", "LOG_DIR"), help="Where log files are written besides; else nowhere."
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

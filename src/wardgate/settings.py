@@ -37,7 +37,10 @@ def env(*names: str) -> list[str]:
 
 
 def fail(program: str, text: str, status: int) -> NoReturn:
-    """Ends a program with a line on stderr."""
+    """Ends a program with a line on stderr, after what it logged."""
+    from wardgate.io.log_sink import drain
+
+    drain()
     print(f"{program}: {text}", file=sys.stderr)
     raise typer.Exit(status)
 

@@ -78,6 +78,7 @@ def test_commands_say_when_no_client_runs(tmp_path: Path) -> None:
         done = wardgate("client", *command, "--socket", str(tmp_path / "none"))
         assert done.returncode == 1
         assert "no client is running" in done.stderr
+        assert ("clean-up" in done.stderr) == (command == ("down",))
 
 
 def test_signing_in_keeps_the_token_private_and_signing_out_removes_it(tmp_path: Path) -> None:

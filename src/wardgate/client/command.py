@@ -57,8 +57,8 @@ DnsControl = Annotated[
     str,
     typer.Option(
         envvar=env("DNS_CONTROL", "FIREZONE_DNS_CONTROL"),
-        callback=one_of("systemd-resolved", "etc-resolv-conf", "disabled"),
-        help="How the host is made to ask the client's resolver: systemd-resolved, etc-resolv-conf or disabled.",
+        callback=one_of("auto", "systemd-resolved", "etc-resolv-conf", "disabled"),
+        help="How the host asks the client's resolver: auto, systemd-resolved, etc-resolv-conf or disabled.",
     ),
 ]
 InternetResource = Annotated[
@@ -90,7 +90,7 @@ def up(
     token_file: TokenFile = DEFAULT_TOKEN_FILE,
     name: options.Name = None,
     device_id: options.DeviceId = None,
-    dns_control: DnsControl = "systemd-resolved",
+    dns_control: DnsControl = "auto",
     internet_resource: InternetResource = False,
     interface: options.Interface = DEFAULT_INTERFACE,
     state_dir: options.StateDir = DEFAULT_STATE_DIR,
@@ -103,6 +103,7 @@ def up(
     check: Check = False,
     log_format: options.LogFormat = "human",
     log_level: options.LogLevel = "info",
+    log_dir: options.LogDir = None,
     config: options.ConfigFile = None,
 ) -> None:
     """Run the client until SIGTERM, SIGINT or `wardgate client down`.
@@ -113,8 +114,8 @@ def up(
     """
     from wardgate.logs import configure_logs
 
-    configure_logs(log_format, log_level)
     try:
+        configure_logs(log_format, log_level, log_dir, "wardgate-client")
         settings = ClientSettings(
             api_url=check_api_url(api_url, "client"),
             token=read_token(os.environ, None, default_file=token_file, remedy=f", or run: {PROGRAM} sign-in"),
@@ -137,7 +138,8 @@ def up(
     from wardgate.client import main
 
     if check:
-        main.revert_dns(settings)
+        if not main.is_running(socket):
+            _clean_up(state_dir, socket)
         return
     reason = main.run(settings)
     if reason is not None:
@@ -147,7 +149,13 @@ def up(
 @app.command()
 def down(socket: Socket = DEFAULT_SOCKET) -> None:
     """End the running client; its tunnels are closed and the host is as before."""
-    _ask(socket, {"command": "down"})
+    _ask(socket, {"command": "down"}, f"; `{PROGRAM} clean-up` takes back what a killed one left")
+
+
+@app.command("clean-up")
+def clean_up(state_dir: options.StateDir = DEFAULT_STATE_DIR, socket: Socket = DEFAULT_SOCKET) -> None:
+    """Take back what a killed client left on this host when none is to run again: its names, its routes and rules."""
+    _clean_up(state_dir, socket)
 
 
 @app.command()
@@ -231,13 +239,22 @@ def sign_out(
     print("Signed out.")
 
 
-def _ask(socket: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _clean_up(state_dir: Path, socket: Path) -> None:
+    from wardgate.client import main
+
+    try:
+        main.clean_up(state_dir, socket)
+    except (WardgateError, OSError) as error:
+        fail(PROGRAM, str(error), 1)
+
+
+def _ask(socket: Path, request: dict[str, Any], hint: str = "") -> dict[str, Any]:
     from wardgate.io.control_socket import ask
 
     try:
         return ask(socket, request)
     except WardgateError as error:
-        fail(PROGRAM, str(error), 1)
+        fail(PROGRAM, f"{error}{hint}", 1)
 
 
 def _write_private(path: Path, text: str) -> None:

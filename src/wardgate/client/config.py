@@ -12,7 +12,7 @@ DEFAULT_TOKEN_FILE: Final = Path("/etc/wardgate/client/token")
 DEFAULT_SOCKET: Final = Path("/run/wardgate/client.sock")
 DEFAULT_INTERFACE: Final = "tun-wardgate"
 
-DnsMethod = Literal["systemd-resolved", "etc-resolv-conf", "disabled"]
+DnsMethod = Literal["auto", "systemd-resolved", "etc-resolv-conf", "disabled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ClientSettings:
     state_dir: Path = DEFAULT_STATE_DIR
     socket: Path = DEFAULT_SOCKET
     interface: str = DEFAULT_INTERFACE
-    dns_method: DnsMethod = "systemd-resolved"
+    dns_method: DnsMethod = "auto"
     is_internet_active: bool = False
     max_partition_s: float | None = None
     health_address: SocketAddr | None = None
@@ -59,4 +59,14 @@ class ClientSettings:
     @property
     def resolv_conf_backup(self) -> Path:
         """Where resolv.conf is kept while ours is in its place."""
-        return self.state_dir / "resolv.conf.before-wardgate"
+        return resolv_conf_backup(self.state_dir)
+
+
+def sysctl_record(state_dir: Path) -> Path:
+    """Where kernel settings are kept as they were."""
+    return state_dir / "sysctls.before-wardgate"
+
+
+def resolv_conf_backup(state_dir: Path) -> Path:
+    """The same, by the directory alone."""
+    return state_dir / "resolv.conf.before-wardgate"

@@ -5,28 +5,37 @@ import base64
 import functools
 import os
 import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from wardgate import __version__
 from wardgate._fastpath import Engine, StaticKey
-from wardgate.client.config import ClientSettings
+from wardgate.client.config import ClientSettings, resolv_conf_backup, sysctl_record
 from wardgate.client.state import ClientState
 from wardgate.errors import InterfaceLost, WardgateError
 from wardgate.heap import freeze_heap
-from wardgate.io import clock, metrics
-from wardgate.io.control_socket import ControlSocket, ControlSocketError
-from wardgate.io.dns_control import DnsControlError, dns_control
+from wardgate.io import clock, log_sink, metrics
+from wardgate.io.control_socket import ControlSocket, ControlSocketError, is_served, refuse_while_served
+from wardgate.io.dns_control import Disabled, DnsControl, DnsControlError
+from wardgate.io.dns_methods import dns_control
 from wardgate.io.doh import DohClient
 from wardgate.io.health import HealthServer
-from wardgate.io.host import host_user_agent, notify_service_manager
+from wardgate.io.host import host_user_agent
 from wardgate.io.network_monitor import NetworkMonitor
 from wardgate.io.privileges import network_problem
+from wardgate.io.resolv_conf import EtcResolvConf
 from wardgate.io.resolver import HostResolver, forward_query
+from wardgate.io.reverse_path import ReversePathFilter
 from wardgate.io.runner import Runner
-from wardgate.io.tun import TABLE_RESOURCES, ClientRouting, TunInterface
+from wardgate.io.signals import end_on_signals
+from wardgate.io.sysctls import Sysctls
+from wardgate.io.tun import TABLE_RESOURCES, ClientRouting, TunInterface, link_state
 from wardgate.io.tunnel import Tunnel
 from wardgate.io.udp import mark, open_marked_tcp
 from wardgate.io.websocket import PortalLink
@@ -36,6 +45,7 @@ from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.portal import ApiVersion, Json, ToClient, decode_to_client
 
 NAMESERVER_INTERVAL_S: Final = 5.0
+ResultT = TypeVar("ResultT")
 
 log = structlog.get_logger("client")
 _must_mark = functools.partial(mark, must=True)
@@ -57,18 +67,35 @@ def run(settings: ClientSettings) -> str | None:
         return str(error)
 
 
-def revert_dns(settings: ClientSettings) -> None:
-    """Takes back what a killed run did to the host's DNS."""
-    asyncio.run(dns_control(settings.dns_method, settings.resolv_conf_backup).revert())
+def is_running(control: Path) -> bool:
+    """Whether a client runs on this host already."""
+    return is_served(control)
+
+
+def clean_up(state_dir: Path, control: Path) -> None:
+    """Takes back what a killed run left on the host: its names, its routes and rules.
+
+    Raises:
+        ControlSocketError: A client runs here, whose they are.
+        OSError: This process may not change them.
+    """
+    refuse_while_served(control)
+    EtcResolvConf(resolv_conf_backup(state_dir)).revert_at_once()
+    ClientRouting().remove()
+    _restore_sysctls(sysctl_record(state_dir))
 
 
 async def _serve(settings: ClientSettings) -> str | None:
     program = ClientProgram(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, program.stop)
-    loop.add_signal_handler(signal.SIGHUP, program.reset, "asked by SIGHUP")
+    end_on_signals(program.stop, program.stop_at_once)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, program.reset, "asked by SIGHUP")
     return await program.run()
+
+
+def _restore_sysctls(record: Path) -> None:
+    left = Sysctls(record)
+    left.take_over()
+    left.restore()
 
 
 class ClientProgram:
@@ -81,7 +108,7 @@ class ClientProgram:
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
         self._version = ApiVersion(settings.portal_version)
-        self._dns = dns_control(settings.dns_method, settings.resolv_conf_backup)
+        self._dns: DnsControl = Disabled()
         self._nameservers: list[str] = []
         self._resolve = HostResolver(lambda: self._nameservers, prepare=_must_mark)
         self._doh = DohClient(self._resolve)
@@ -93,6 +120,7 @@ class ClientProgram:
         self._tunnel = Tunnel(self._engine, settings.interface, offload=settings.offload, must_mark=True)
         self._interface = TunInterface(settings.interface)
         self._routing = ClientRouting()
+        self._reverse_path = ReversePathFilter(Sysctls(sysctl_record(settings.state_dir)))
         self._rules: frozenset[int] = frozenset()
         self._configured: ConfigureTun | None = None
         self._configuring = asyncio.Lock()
@@ -105,6 +133,7 @@ class ClientProgram:
             on_event=self._on_event,
             on_reopened=self._configure_again,
         )
+        self._host = ThreadPoolExecutor(1, "host")
         self._control = ControlSocket(settings.socket, self._answer)
         self._monitor = NetworkMonitor(settings.interface, self._mirror_links, self.reset)
         self._health = HealthServer(lambda: self._runner.link.is_up, self._metrics)
@@ -134,9 +163,14 @@ class ClientProgram:
         """Makes `run` return, once everybody was told."""
         self._runner.end(None)
 
+    def stop_at_once(self) -> None:
+        """Takes back what would outlive the process and break the host's names."""
+        self._dns.revert_at_once()
+
     def reset(self, reason: str) -> None:
         """The host's network changed: new sockets, new paths, a new portal connection."""
         log.info("looking for new paths", reason=reason)
+        self._runner.service.reloading()
         self._runner.post(self._reset_state)
 
     def _reset_state(self, now: float) -> None:
@@ -147,13 +181,14 @@ class ClientProgram:
         if not self._state.reset(now):
             self._state.set_static(self._new_key(), now)
         self._runner.link.reset()
+        self._runner.service.reloaded()
 
     async def run(self) -> str | None:
         """Serves; returns why it had to end, or `None`.
 
         Raises:
             WardgateError: The control socket, or the host's network, cannot be set up.
-            OSError: The figures' address is taken.
+            ListenError: The figures' address is taken.
         """
         try:
             await self._control.start()
@@ -162,8 +197,9 @@ class ClientProgram:
             raise
         helpers: list[asyncio.Task[None]] = []
         try:
-            await self._dns.revert()
-            await asyncio.to_thread(self._routing.remove)
+            self._dns = dns_control(self._settings.dns_method, self._settings.resolv_conf_backup)
+            await self._on_host(self._routing.remove)
+            _restore_sysctls(sysctl_record(self._settings.state_dir))
             await self._read_nameservers()
             if self._settings.health_address is not None:
                 await self._health.start(*self._settings.health_address)
@@ -180,7 +216,9 @@ class ClientProgram:
     async def _revert(self) -> None:
         await self._dns.revert()
         self._tunnel.close()
-        await asyncio.to_thread(self._routing.remove)
+        await self._on_host(self._routing.remove)
+        self._host.shutdown(wait=False)
+        self._reverse_path.tighten()
         await self._doh.close()
         self._health.close()
         self._control.close()
@@ -208,19 +246,23 @@ class ClientProgram:
             if event is not self._configured:
                 return
             try:
-                families = await asyncio.to_thread(self._interface.configure, str(event.ipv4), str(event.ipv6))
+                families = await self._on_host(self._interface.configure, str(event.ipv4), str(event.ipv6))
                 await self._set_dns(event)
                 if families != self._rules:
-                    await asyncio.to_thread(self._routing.install, families)
+                    await self._on_host(self._routing.install, families)
                     self._interface.forget_routes()
                     self._rules = families
-                await asyncio.to_thread(self._interface.set_routes, event.routes, TABLE_RESOURCES)
+                if socket.AF_INET in families and any(each.prefixlen == 0 for each in event.routes):
+                    self._reverse_path.loosen()
+                else:
+                    self._reverse_path.tighten()
+                await self._on_host(self._interface.set_routes, event.routes, TABLE_RESOURCES)
             except InterfaceLost as error:
                 self._runner.end(str(error))
                 return
             await self._dns.flush()
             log.info("interface ready", ipv4=str(event.ipv4), ipv6=str(event.ipv6), routes=len(event.routes))
-            notify_service_manager("READY=1")
+            self._runner.service.ready()
             if self._settings.exit_when_ready:
                 self._runner.end(None)
 
@@ -229,7 +271,7 @@ class ClientProgram:
         try:
             await self._dns.set(self._settings.interface, servers, event.search_domain)
         except DnsControlError as error:
-            self._runner.end(f"--dns-control {self._settings.dns_method}: {error}")
+            self._runner.end(f"--dns-control {self._dns.name}: {error}")
 
     def _configure_again(self) -> None:
         self._interface = TunInterface(self._settings.interface)
@@ -247,14 +289,21 @@ class ClientProgram:
 
     # --- what the host does ---------------------------------------------------------------------------------------
 
+    async def _on_host(self, work: Callable[..., ResultT], *arguments: Any) -> ResultT:
+        """Has netlink work done in turn: what is taken back comes after what was begun, even if nobody waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._host, work, *arguments)
+
     async def _mirror_links(self) -> None:
         if self._rules:
-            await asyncio.to_thread(self._routing.mirror_links)
+            await self._on_host(self._routing.mirror_links)
+            self._reverse_path.keep()
 
     async def _watch_nameservers(self) -> None:
         while True:
             await asyncio.sleep(NAMESERVER_INTERVAL_S)
             await self._read_nameservers()
+            if await self._dns.keep():
+                self._runner.counters["dns_set_again"] += 1
 
     async def _read_nameservers(self) -> None:
         try:
@@ -290,7 +339,8 @@ class ClientProgram:
             "pid": os.getpid(),
             "api_url": self._settings.api_url,
             "interface": self._settings.interface,
-            "dns_control": self._settings.dns_method,
+            "link": link_state(self._settings.interface),
+            "dns_control": self._dns.name,
             **self._state.snapshot(),
             "portal": "up" if self._runner.link.is_up else "down",
             "portal_connections": self._runner.counters["portal_connections"],
@@ -305,5 +355,6 @@ class ClientProgram:
             "engine": self._engine.counters(),
             "threads": self._tunnel.counters(),
             "state": self._state.snapshot(),
+            "log": log_sink.counters(),
         }
         return metrics.render("client", figures)

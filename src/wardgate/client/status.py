@@ -15,7 +15,7 @@ def render(status: Json) -> list[str]:
     at = float(status.get("at") or time.time())
     lines = [
         f"portal      {status.get('api_url', '')} ({status.get('portal', 'down')})",
-        f"interface   {status.get('interface', '')}  {'  '.join(status.get('addresses', []))}",
+        f"interface   {status.get('interface', '')}{_link(status)}  {'  '.join(status.get('addresses', []))}",
     ]
     resources = status.get("resources", [])
     if not resources:
@@ -26,6 +26,13 @@ def render(status: Json) -> list[str]:
     if devices:
         lines += [*_devices(devices, resources), ""]
     return [one_line(line) for line in (*lines, *_denials(status, at), *_refusals(status, at))]
+
+
+def _link(status: Json) -> str:
+    if "link" not in status:
+        return ""
+    link = status["link"]
+    return " (gone)" if link is None else f" ({'up' if link['up'] else 'down'}, mtu {link['mtu']})"
 
 
 def _resources(resources: list[Json], at: float) -> list[str]:

@@ -65,6 +65,7 @@ def gateway(
     check: Check = True,
     log_format: options.LogFormat = "human",
     log_level: options.LogLevel = "info",
+    log_dir: options.LogDir = None,
     config: options.ConfigFile = None,
 ) -> None:
     """Run a gateway: the way for authorized clients into the networks that this host reaches.
@@ -75,13 +76,14 @@ def gateway(
     """
     from wardgate.logs import configure_logs
 
-    configure_logs(log_format, log_level)
     try:
+        configure_logs(log_format, log_level, log_dir, "wardgate-gateway")
         settings = GatewaySettings(
             api_url=check_api_url(api_url, "gateway"),
             token=read_token(os.environ, token_file),
             id=find_identity(device_id, state_dir, GATEWAY_KEY).id,
             name=name or host_name(),
+            state_dir=state_dir,
             interface=interface,
             max_partition_s=parse_duration(max_partition_time),
             health_address=parse_listen_address(health_check_addr),

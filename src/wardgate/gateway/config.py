@@ -20,6 +20,7 @@ class GatewaySettings:
         token: The gateway's token.
         id: The device id as configured.
         name: What the portal shows when it sees this gateway for the first time.
+        state_dir: Where the gateway keeps what must outlive it; `None` for nowhere.
         interface: The TUN interface.
         max_partition_s: How long the portal may be away.
         health_address: Where health checks are answered; `None` for nowhere.
@@ -32,6 +33,7 @@ class GatewaySettings:
     token: str
     id: str
     name: str
+    state_dir: Path | None = None
     interface: str = DEFAULT_INTERFACE
     max_partition_s: float = 86400.0
     health_address: SocketAddr | None = None
@@ -43,3 +45,8 @@ class GatewaySettings:
         """The websocket that the gateway joins with that WireGuard key (base64)."""
         params = (("external_id", external_id(self.id)), ("name", self.name))
         return login_url(self.api_url, "gateway", params, public_key=public_key, v1=self.portal_version == 1)
+
+    @property
+    def sysctl_record(self) -> Path | None:
+        """Where kernel settings are kept as they were."""
+        return None if self.state_dir is None else self.state_dir / "sysctls.before-wardgate"

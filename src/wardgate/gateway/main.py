@@ -16,15 +16,17 @@ from wardgate.errors import InterfaceLost, WardgateError
 from wardgate.gateway.config import GatewaySettings
 from wardgate.gateway.state import GatewayState
 from wardgate.heap import freeze_heap
-from wardgate.io import clock, metrics
+from wardgate.io import clock, log_sink, metrics
 from wardgate.io.dns_server import DnsServer
 from wardgate.io.forwarding import HostForwarding
 from wardgate.io.health import HealthServer
-from wardgate.io.host import host_user_agent, notify_service_manager
+from wardgate.io.host import host_user_agent
 from wardgate.io.network_monitor import NetworkMonitor
 from wardgate.io.privileges import network_problem
 from wardgate.io.resolver import NameResolver
 from wardgate.io.runner import Runner
+from wardgate.io.signals import end_on_signals
+from wardgate.io.sysctls import Sysctls
 from wardgate.io.tun import TunInterface
 from wardgate.io.tunnel import Tunnel
 from wardgate.io.websocket import PortalLink
@@ -63,8 +65,8 @@ async def _nothing_to_do() -> None:
 
 async def _serve(settings: GatewaySettings) -> str | None:
     program = GatewayProgram(settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, program.stop)
+    end_on_signals(program.stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, program.reset, "asked by SIGHUP")
     return await program.run()
 
 
@@ -84,7 +86,7 @@ class GatewayProgram:
         self._state = GatewayState(self._engine, static, clock.epoch(), os.urandom)
         self._tunnel = Tunnel(self._engine, settings.interface, offload=settings.offload, must_mark=False)
         self._interface = TunInterface(settings.interface)
-        self._forwarding = HostForwarding(settings.interface)
+        self._forwarding = HostForwarding(settings.interface, Sysctls(settings.sysctl_record))
         self._resolver = NameResolver()
         self._dns_server = DnsServer()
         self._configured: ConfigureTun | None = None
@@ -120,6 +122,7 @@ class GatewayProgram:
     def reset(self, reason: str) -> None:
         """The host's network changed: new sockets, new paths, a new portal connection."""
         log.info("looking for new paths", reason=reason)
+        self._runner.service.reloading()
         self._runner.post(self._reset_state)
 
     def _reset_state(self, now: float) -> None:
@@ -129,13 +132,15 @@ class GatewayProgram:
             log.warning("sockets not replaced", error=str(error))
         self._state.reset(now)
         self._runner.link.reset()
+        self._runner.service.reloaded()
 
     async def run(self) -> str | None:
         """Serves; returns why it had to end, or `None`.
 
         Raises:
             FirewallError: The host's firewall refused.
-            OSError: The health checks' address is taken.
+            ForwardingError: The host does not forward.
+            ListenError: The health checks' address is taken.
         """
         helpers: list[asyncio.Task[None]] = []
         try:
@@ -186,7 +191,7 @@ class GatewayProgram:
                 return
             await self._dns_server.listen([str(event.ipv4), str(event.ipv6)])
             log.info("interface ready", ipv4=str(event.ipv4), ipv6=str(event.ipv6))
-            notify_service_manager("READY=1")
+            self._runner.service.ready()
 
     def _configure_again(self) -> None:
         self._interface = TunInterface(self._settings.interface)
@@ -218,5 +223,6 @@ class GatewayProgram:
             "engine": self._engine.counters(),
             "threads": self._tunnel.counters(),
             "state": self._state.snapshot(),
+            "log": log_sink.counters(),
         }
         return metrics.render("gateway", figures)

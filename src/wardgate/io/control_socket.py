@@ -44,8 +44,7 @@ class ControlSocket:
         Raises:
             ControlSocketError: Another client listens there, or the place cannot be written.
         """
-        if _is_served(self._path):
-            raise ControlSocketError(f"a client is running already (it answers at {self._path})")
+        refuse_while_served(self._path)
         try:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             if self._path.exists() and stat.S_ISSOCK(self._path.lstat().st_mode):
@@ -122,7 +121,18 @@ def ask(path: Path, request: Json) -> Json:
     return answer
 
 
-def _is_served(path: Path) -> bool:
+def refuse_while_served(path: Path) -> None:
+    """Sees that no client runs.
+
+    Raises:
+        ControlSocketError: One does.
+    """
+    if is_served(path):
+        raise ControlSocketError(f"a client is running already (it answers at {path})")
+
+
+def is_served(path: Path) -> bool:
+    """Whether a client answers there."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(TIMEOUT_S)

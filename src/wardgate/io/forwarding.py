@@ -5,19 +5,21 @@ rules of ours, known by their comment, let the tunnel's through. Everything is t
 run left behind is taken away at the start.
 """
 
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
+from wardgate.errors import WardgateError
 from wardgate.io.nftables import FirewallError, Nftables
+from wardgate.io.sysctls import Sysctls
 
 TABLE: Final = "wardgate"
 FAMILY: Final = "inet"
 COMMENT: Final = "wardgate"
 CLIENT_NETWORKS: Final = (("ip", "100.64.0.0", 11), ("ip6", "fd00:2021:1111::", 107))
+IP_FORWARD: Final = "net/ipv4/ip_forward"
 SYSCTLS: Final = {
-    "net/ipv4/ip_forward": "1",
+    IP_FORWARD: "1",
     "net/ipv4/conf/all/src_valid_mark": "1",
     "net/ipv6/conf/all/disable_ipv6": "0",
     "net/ipv6/conf/default/forwarding": "1",
@@ -28,19 +30,23 @@ log = structlog.get_logger("io.forwarding")
 Json = dict[str, Any]
 
 
+class ForwardingError(WardgateError):
+    """The host does not forward packets."""
+
+
 class HostForwarding:
     """Set once, taken back once; calls block and belong in a thread."""
 
-    def __init__(self, interface: str, sysctl_root: Path = Path("/proc/sys")) -> None:
+    def __init__(self, interface: str, sysctls: Sysctls | None = None) -> None:
         self._interface = interface
-        self._root = sysctl_root
-        self._before: dict[str, str] = {}
+        self._sysctls = sysctls or Sysctls()
 
     def install(self) -> None:
         """Turns forwarding and masquerading on.
 
         Raises:
             FirewallError: The firewall refused; nothing of ours is left in it.
+            ForwardingError: The host does not forward, and cannot be made to.
         """
         self._set_sysctls()
         with Nftables() as firewall:
@@ -54,40 +60,29 @@ class HostForwarding:
                 _clean(firewall)
         except FirewallError as error:
             log.warning("the firewall could not be cleaned up", error=str(error))
-        for name, value in reversed(self._before.items()):
-            self._write(name, value)
-        self._before.clear()
+        self._sysctls.restore()
 
     # --- sysctls --------------------------------------------------------------------------------------------------
 
     def _set_sysctls(self) -> None:
+        self._sysctls.take_over()
         self._keep_router_advertisements()
         for name, value in SYSCTLS.items():
-            self._change(name, value)
+            self._sysctls.set(name, value)
+        if self._sysctls.get(IP_FORWARD) == "0":
+            self._sysctls.restore()
+            raise ForwardingError(
+                "this host does not forward IPv4 packets, and that cannot be changed from here. Set it where it can: "
+                "sysctl -w net.ipv4.ip_forward=1, for a container --sysctl net.ipv4.ip_forward=1; or start the gateway "
+                "with --no-masquerade if the host's network is managed elsewhere"
+            )
 
     def _keep_router_advertisements(self) -> None:
         """A forwarding host ignores router advertisements, and with them loses its own route, unless told not to."""
-        for path in sorted(self._root.glob("net/ipv6/conf/*/accept_ra")):
-            if path.parent.name != self._interface and path.read_text().strip() == "1":
-                self._change(str(path.relative_to(self._root)), "2")
-
-    def _change(self, name: str, value: str) -> None:
-        try:
-            before = (self._root / name).read_text().strip()
-        except OSError:
-            return  # a host without IPv6 has no such setting
-        if before != value and self._write(name, value):
-            self._before.setdefault(name, before)
-
-    def _write(self, name: str, value: str) -> bool:
-        try:
-            (self._root / name).write_text(value)
-        except FileNotFoundError:
-            return False  # of an interface that is gone by now
-        except OSError as error:
-            log.warning("a kernel setting could not be changed", setting=name, value=value, error=error.strerror)
-            return False
-        return True
+        for path in sorted(self._sysctls.root.glob("net/ipv6/conf/*/accept_ra")):
+            name = str(path.relative_to(self._sysctls.root))
+            if path.parent.name != self._interface and self._sysctls.get(name) == "1":
+                self._sysctls.set(name, "2")
 
     # --- firewall -------------------------------------------------------------------------------------------------
 

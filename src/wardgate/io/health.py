@@ -1,9 +1,11 @@
 """A small HTTP server for those who watch a process: `/healthz`, `/readyz` and `/metrics`, GET and HEAD alone."""
 
 import asyncio
+import os
 from collections.abc import Callable
 
 from wardgate import __version__
+from wardgate.errors import WardgateError
 
 MAX_CONNECTIONS = 64
 REQUEST_TIMEOUT_S = 5.0
@@ -11,6 +13,10 @@ MAX_REQUEST = 8192
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PLAIN_TYPE = "text/plain; charset=utf-8"
+
+
+class ListenError(WardgateError):
+    """The address is taken, or none of this host's."""
 
 
 class HealthServer:
@@ -31,9 +37,16 @@ class HealthServer:
         """Starts to listen.
 
         Raises:
-            OSError: The address cannot be bound.
+            ListenError: The address cannot be listened on.
         """
-        self._server = await asyncio.start_server(self._serve, host, port, limit=MAX_REQUEST)
+        try:
+            self._server = await asyncio.start_server(self._serve, host, port, limit=MAX_REQUEST)
+        except OSError as error:
+            place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise ListenError(
+                f"--health-check-addr: {place} cannot be listened on ({reason}); choose another, or none"
+            ) from error
 
     @property
     def port(self) -> int:

@@ -18,15 +18,29 @@ class FirewallError(WardgateError):
 class Nftables:
     """One context of libnftables.
 
+    Args:
+        library: Its file, if it is not to be looked for.
+
     Raises:
         FirewallError: The library is not there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, library: str | None = None) -> None:
         try:
-            library = ctypes.CDLL(ctypes.util.find_library("nftables") or "libnftables.so.1")
+            self._library = ctypes.CDLL(library or ctypes.util.find_library("nftables") or "libnftables.so.1")
         except OSError as error:
-            raise FirewallError("libnftables is not installed (Debian package: nftables)") from error
+            raise FirewallError(
+                "the firewall cannot be set up: libnftables is not there. Install the package nftables, or start the "
+                "gateway with --no-masquerade if the host's network is managed elsewhere"
+            ) from error
+        self._declare()
+        self._context = ctypes.c_void_p(self._library.nft_ctx_new(0))
+        self._library.nft_ctx_buffer_output(self._context)
+        self._library.nft_ctx_buffer_error(self._context)
+        self._library.nft_ctx_output_set_flags(self._context, _JSON_OUTPUT | _HANDLE_OUTPUT)
+
+    def _declare(self) -> None:
+        library = self._library
         library.nft_ctx_new.restype = ctypes.c_void_p
         library.nft_ctx_new.argtypes = [ctypes.c_uint32]
         for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
@@ -36,11 +50,6 @@ class Nftables:
             getattr(library, name).argtypes = [ctypes.c_void_p]
         library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-        self._library = library
-        self._context = ctypes.c_void_p(library.nft_ctx_new(0))
-        library.nft_ctx_buffer_output(self._context)
-        library.nft_ctx_buffer_error(self._context)
-        library.nft_ctx_output_set_flags(self._context, _JSON_OUTPUT | _HANDLE_OUTPUT)
 
     def close(self) -> None:
         """Frees the context."""

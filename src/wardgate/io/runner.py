@@ -13,6 +13,7 @@ from wardgate._fastpath import DatagramUpcall, Engine, PacketUpcall, SessionUpca
 from wardgate.errors import InterfaceLost, RemoteProtocolError
 from wardgate.io import clock
 from wardgate.io.loop import ControlLoop, DrivenState, Work
+from wardgate.io.service_manager import Beat, ServiceManager
 from wardgate.io.tunnel import Tunnel
 from wardgate.io.websocket import PortalLink
 from wardgate.proto.portal_link import Fatal, LinkDown, LinkUp, Message
@@ -74,6 +75,8 @@ class Runner(Generic[MessageT, EventT]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self.counters: Counter[str] = Counter()
+        self.service = ServiceManager()
+        self._runs_seen = 0
 
     def end(self, reason: str | None) -> None:
         """Makes `run` return."""
@@ -110,12 +113,15 @@ class Runner(Generic[MessageT, EventT]):
         self._tunnel.start()
         self.loop.start()
         self.link.start()
-        helpers = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch())]
+        self.service.status("joining the portal")
+        duties = (self._follow(), self._watch(), self.service.watch(self._ask_loop))
+        helpers = [asyncio.create_task(duty) for duty in duties]
         for helper in helpers:
             helper.add_done_callback(self._helper_ended)
         try:
             return await self._end
         finally:
+            self.service.stopping()
             for task in (*helpers, *self._tasks):
                 task.cancel()
             await asyncio.gather(*helpers, *self._tasks, return_exceptions=True)
@@ -126,6 +132,12 @@ class Runner(Generic[MessageT, EventT]):
         if not helper.cancelled() and (error := helper.exception()) is not None:
             log.error("the program failed", exc_info=error)
             self.end(f"internal error: {error!r}")
+
+    def _ask_loop(self, beat: Beat) -> None:
+        """Lets the control loop itself tell the watchdog; one with no room for that is alive if it still turns."""
+        if not self.loop.post(lambda _: beat()) and self.loop.counters["runs"] != self._runs_seen:
+            beat()
+        self._runs_seen = self.loop.counters["runs"]
 
     async def _say_goodbye(self) -> None:
         """Tells the portal, then the peers, so that nobody is sent here or waits for us."""
@@ -141,10 +153,12 @@ class Runner(Generic[MessageT, EventT]):
             match event:
                 case LinkUp():
                     log.info("portal joined")
+                    self.service.status("joined the portal")
                     self.counters["portal_connections"] += 1
                     await self.loop.put(self._state.handle_portal_up)
                 case LinkDown(reason, retry_in_s):
                     log.warning("portal away", reason=reason, retry_in_s=round(retry_in_s, 2))
+                    self.service.status(f"the portal is away: {reason}")
                     await self.loop.put(self._state.handle_portal_down)
                 case Message(name, payload):
                     await self._deliver(name, payload)

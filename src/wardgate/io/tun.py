@@ -5,9 +5,11 @@ changing one, so that calling it twice, or after a run that was killed, ends the
 """
 
 import errno
+import fcntl
 import socket
+import struct
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +29,11 @@ PRIORITIES: Final = {TABLE_RESOURCES: 100, TABLE_LINK: 200, TABLE_INTERNET: 300}
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 _FIB_RULE_INVERT: Final = 2
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCGIFMTU: Final = 0x8921
+_SIOCGIFTXQLEN: Final = 0x8942
+_IFF_UP: Final = 0x1
+_IFF_RUNNING: Final = 0x40
 _MAIN_TABLE: Final = 254
 _SCOPE_LINK: Final = 253
 _SCOPE_NOWHERE: Final = 255
@@ -43,6 +50,7 @@ class TunInterface:
     def __init__(self, name: str) -> None:
         self._name = name
         self._routes: dict[Network, int] = {}
+        self._families = frozenset(map(int, FAMILIES))
 
     @property
     def name(self) -> str:
@@ -68,19 +76,26 @@ class TunInterface:
                 self._change(
                     netlink.addr, "del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen
                 )
-            accepted = set()
-            for address in sorted(wanted, key=str):
-                family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-                if self._change(
-                    netlink.addr, "add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen
-                ):
-                    accepted.add(family)
-        if not accepted:
+            self._families = frozenset(
+                _family(address) for address in sorted(wanted, key=str) if self._add_address(netlink, index, address)
+            )
+        if not self._families:
             raise InterfaceLost(f"neither address could be given to {self._name}")
-        return frozenset(accepted)
+        return self._families
+
+    def _add_address(self, netlink: IPRoute, index: int, address: IPv4Interface | IPv6Interface) -> bool:
+        """Whether it has the address now; a host whose IPv6 is turned off is no worse than one that never had it."""
+        try:
+            netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+        except NetlinkError as error:
+            if error.code == errno.EEXIST:
+                return True
+            log.warning("an address family is not used: the host refused it", version=address.version, error=str(error))
+            return False
+        return True
 
     def set_routes(self, networks: Iterable[Network], table: int = _MAIN_TABLE) -> None:
-        """Routes exactly these networks through the interface.
+        """Routes exactly these networks, of the families that the host accepted, through the interface.
 
         Args:
             networks: The destinations.
@@ -89,6 +104,7 @@ class TunInterface:
         wanted = {
             network: TABLE_INTERNET if network.prefixlen == 0 and table == TABLE_RESOURCES else table
             for network in networks
+            if _family(network) in self._families
         }
         with IPRoute() as netlink:
             index = self._index(netlink)
@@ -109,9 +125,8 @@ class TunInterface:
         return int(found[0])
 
     def _route(self, netlink: IPRoute, what: str, index: int, network: Network, table: int) -> bool:
-        family = socket.AF_INET if network.version == 4 else socket.AF_INET6
         return self._change(
-            netlink.route, what, family=family, dst=str(network), oif=index, table=table, scope=_SCOPE_LINK
+            netlink.route, what, family=_family(network), dst=str(network), oif=index, table=table, scope=_SCOPE_LINK
         )
 
     def _change(self, call: Any, what: str, **values: object) -> bool:
@@ -123,6 +138,24 @@ class TunInterface:
                 log.warning("the network could not be set up", change=what, error=str(error))
             return bool(error.code == errno.EEXIST)
         return True
+
+
+def _family(address: Network | IPv4Interface | IPv6Interface) -> int:
+    return int(socket.AF_INET if address.version == 4 else socket.AF_INET6)
+
+
+def link_state(name: str) -> dict[str, Any] | None:
+    """An interface's state as `ip link` has it, without netlink, so that it blocks nobody; `None` if it is gone."""
+    request = struct.pack("16s24x", name.encode()[:15])
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            flags, mtu, queue = (
+                struct.unpack_from(kind, fcntl.ioctl(probe, number, request), 16)[0]
+                for number, kind in ((_SIOCGIFFLAGS, "=H"), (_SIOCGIFMTU, "=i"), (_SIOCGIFTXQLEN, "=i"))
+            )
+    except OSError:
+        return None
+    return {"up": bool(flags & _IFF_UP), "running": bool(flags & _IFF_RUNNING), "mtu": mtu, "txqlen": queue}
 
 
 def _disable_link_local(name: str) -> None:
@@ -149,7 +182,17 @@ class ClientRouting:
             for family in sorted(families):
                 for table, priority in PRIORITIES.items():
                     self._rule(netlink, "add", family, table, priority)
+            self._name_earlier(netlink, families)
         self.mirror_links()
+
+    def _name_earlier(self, netlink: IPRoute, families: Iterable[int]) -> None:
+        """Says whose packets never come to our tables; 0 is the kernel's own, for packets to this host."""
+        found = {
+            int(rule.get_attr("FRA_PRIORITY") or 0) for family in families for rule in netlink.get_rules(family=family)
+        }
+        earlier = sorted(each for each in found if 0 < each < min(PRIORITIES.values()))
+        if earlier:
+            log.warning("rules of another program go before ours, and may keep packets away", priorities=earlier)
 
     def remove(self) -> None:
         """Takes the rules and all routes of the tables away."""
@@ -168,10 +211,12 @@ class ClientRouting:
                 wanted = {_key(route) for route in _link_routes(netlink, family, _MAIN_TABLE) if _key(route)[1] in up}
                 present = {_key(route) for route in _link_routes(netlink, family, TABLE_LINK)}
                 for what, keys in (("del", present - wanted), ("add", wanted - present)):
-                    for destination, index, source in sorted(keys, key=str):
+                    for destination, index, source, metric in sorted(keys, key=str):
                         values = {"family": family, "dst": destination, "oif": index, "table": TABLE_LINK}
                         if source:
                             values["prefsrc"] = source
+                        if metric:
+                            values["priority"] = metric  # of two ways into one network the host's choice stays
                         _quietly(netlink.route, what, scope=_SCOPE_LINK, **values)
 
     def _rule(self, netlink: IPRoute, what: str, family: int, table: int, priority: int) -> bool:
@@ -190,6 +235,8 @@ class ClientRouting:
 
     def _flush(self, netlink: IPRoute, family: int, table: int) -> None:
         for route in netlink.get_routes(family=family, table=table):
+            if route["family"] != family:
+                continue  # a kernel without IPv6 lists IPv4's routes instead
             values = {"family": family, "dst": _destination(route), "table": table, "oif": route.get_attr("RTA_OIF")}
             _quietly(netlink.route, "del", scope=_SCOPE_NOWHERE, **values)
 
@@ -198,7 +245,8 @@ def _link_routes(netlink: IPRoute, family: int, table: int) -> list[Any]:
     return [
         route
         for route in netlink.get_routes(family=family, table=table)
-        if route["type"] == _UNICAST
+        if route["family"] == family
+        and route["type"] == _UNICAST
         and route["dst_len"] > 0
         and route.get_attr("RTA_GATEWAY") is None
         and route.get_attr("RTA_MULTIPATH") is None
@@ -221,8 +269,10 @@ def _destination(route: Any) -> str:
     return f"{route.get_attr('RTA_DST') or fallback}/{route['dst_len']}"
 
 
-def _key(route: Any) -> tuple[str, int, str | None]:
-    return _destination(route), route.get_attr("RTA_OIF"), route.get_attr("RTA_PREFSRC")
+def _key(route: Any) -> tuple[str, int, str | None, int | None]:
+    attributes = ("RTA_OIF", "RTA_PREFSRC", "RTA_PRIORITY")
+    interface, source, metric = (route.get_attr(name) for name in attributes)
+    return _destination(route), interface, source, metric
 
 
 def _quietly(call: Any, what: str, **values: object) -> None:

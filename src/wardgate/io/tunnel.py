@@ -1,5 +1,8 @@
 """The native data plane of one process: the TUN device, the UDP sockets and the threads between them."""
 
+import errno
+import os
+import re
 from typing import Final
 
 from wardgate._fastpath import Engine, TunDevice, TunnelIo
@@ -36,7 +39,7 @@ class Tunnel:
         try:
             self._tun = TunDevice.open(self._interface, offload=self._offload)
         except OSError as error:
-            raise InterfaceLost(f"the TUN interface {self._interface} cannot be opened: {error.strerror}") from error
+            raise InterfaceLost(f"the TUN interface {self._interface} cannot be opened: {_reason(error)}") from error
         try:
             self._sockets: UdpSockets = open_udp_sockets(must_mark=self._must_mark)
         except BaseException:
@@ -100,3 +103,15 @@ class Tunnel:
         self._io.stop(STOP_TIMEOUT_S)
         self._sockets.close()
         self._tun.close()
+
+
+def _reason(error: OSError) -> str:
+    """What keeps a device from being opened, and what helps."""
+    native = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno or (int(native[1]) if native else None)
+    match number:
+        case errno.EBUSY:
+            return "another program has it; end that one, or choose another name with --interface"
+        case errno.EINVAL:
+            return "there is an interface of that name that is none of TUN; choose another name with --interface"
+    return str(error) if number is None else os.strerror(number)

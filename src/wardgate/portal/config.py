@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     )
     send_queue: int = Field(2048, ge=16, validation_alias=_env("send_queue"))
     log_level: str = Field("info", validation_alias=_env("log_level", "LOG_LEVEL"))
+    log_dir: Path | None = Field(None, validation_alias=_env("log_dir"))
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod

@@ -5,16 +5,17 @@ import json
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TextIO, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
 
 from wardgate.errors import NotFound, SettingError, WardgateError
 from wardgate.ids import AccountId
+from wardgate.logs import open_sink
 from wardgate.portal.clock import SystemClock
 from wardgate.portal.config import read_settings
 from wardgate.portal.db.accounts import find_account, find_actor
@@ -66,15 +67,19 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option("--log-level", help="debug, info, warning or error [env: WARDGATE_LOG_LEVEL]")
     ] = None,
+    log_dir: Annotated[
+        Path | None, typer.Option("--log-dir", help="Where log files are written besides [env: WARDGATE_LOG_DIR]")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file with settings by name.")] = None,
 ) -> None:
     """Serve devices and the REST API until stopped."""
-    flags = {"listen": listen, "database": database, "external_url": external_url, "log_level": log_level}
+    flags: dict[str, Any] = {"listen": listen, "database": database, "external_url": external_url}
+    flags |= {"log_level": log_level, "log_dir": log_dir}
     from wardgate.portal.server import run
 
     with _reported():
         settings = read_settings(config, **flags)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_dir)
         run(settings)
 
 
@@ -247,9 +252,11 @@ def _run(database: str | None, work: Callable[[Database], Awaitable[_T]], *, may
     return asyncio.run(run())
 
 
-def configure_logging(level: str) -> None:
-    """One line for each event, on standard error: for people on a terminal, else as JSON."""
-    renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+def configure_logging(level: str, log_dir: Path | None = None) -> None:
+    """One line for each event, on standard error: for people on a terminal, else as JSON; in files if asked for."""
+    is_terminal = sys.stderr.isatty()
+    renderer: Any = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
+    sink = open_sink("human" if is_terminal else "json", log_dir, "wardgate-portal")
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -259,25 +266,11 @@ def configure_logging(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(sink),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=max(logging.WARNING, getattr(logging, level.upper())), stream=sys.stderr)
+    logging.basicConfig(level=max(logging.WARNING, getattr(logging, level.upper())), stream=sink)
     logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
-
-
-class _Stderr:
-    """Standard error as it is at that moment; a log that nobody takes must not stop the portal."""
-
-    def write(self, text: str) -> None:
-        """Writes what can be written."""
-        with suppress(OSError, ValueError):
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Sends it off."""
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
 
 
 def _is_no_refusal(record: logging.LogRecord) -> bool:

@@ -7,6 +7,7 @@ import uvicorn
 
 from wardgate.errors import SettingError
 from wardgate.heap import freeze_heap
+from wardgate.io.service_manager import ServiceManager
 from wardgate.portal.app import create_app, uvicorn_options
 from wardgate.portal.clock import SystemClock
 from wardgate.portal.config import Settings
@@ -35,7 +36,12 @@ async def _prepare(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that says where it listens."""
+    """A uvicorn server that says where it listens, also to the service manager."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._service = ServiceManager()
+        self._watchdog: asyncio.Task[None] | None = None
 
     def run_or_exit(self, settings: Settings) -> None:
         """Serves until a signal comes.
@@ -54,6 +60,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Ends in an orderly way; a signal that asked for it is answered, so the exit status is 0."""
+        self._service.stopping()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         await super().shutdown(sockets)
         self._captured_signals.clear()
 
@@ -61,6 +70,8 @@ class _Server(uvicorn.Server):
         """Starts, and prints the address once connections are taken."""
         await super().startup(sockets)
         if self.started:
+            self._service.ready()
+            self._watchdog = asyncio.create_task(self._service.watch(lambda beat: beat()))
             for server in self.servers:
                 for socket in server.sockets:
                     host, port = socket.getsockname()[:2]

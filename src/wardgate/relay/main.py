@@ -3,7 +3,6 @@
 import asyncio
 import os
 import resource
-import signal
 from typing import Final, Protocol
 
 import structlog
@@ -11,14 +10,17 @@ import typer
 import uvloop
 
 from wardgate._fastpath import RelayIo
-from wardgate.errors import SettingError
+from wardgate.errors import SettingError, WardgateError
 from wardgate.heap import freeze_heap
-from wardgate.io import clock
-from wardgate.io.health import HealthServer
-from wardgate.io.host import host_user_agent, notify_service_manager
+from wardgate.io import clock, log_sink
+from wardgate.io.health import HealthServer, ListenError
+from wardgate.io.host import host_user_agent
 from wardgate.io.relay_sockets import Addr, RelaySockets
+from wardgate.io.service_manager import Beat, ServiceManager
+from wardgate.io.signals import end_on_signals
 from wardgate.io.websocket import PortalLink
 from wardgate.logs import configure_logs
+from wardgate.options import LogDir
 from wardgate.proto.portal_link import Fatal, LinkDown, LinkUp, RetryPolicy
 from wardgate.proto.turn_server import AddChannel, ClosePort, OpenPort, RemoveChannel, TurnEvent
 from wardgate.relay import metrics, options
@@ -74,6 +76,11 @@ class Relay:
         if self._timer is not None:
             self._timer.cancel()
         self._forwarder.stop()
+
+    def prove_alive(self, beat: Beat) -> None:
+        """Does a turn, then tells the watchdog."""
+        self._turn()
+        beat()
 
     async def wait_failed(self) -> str:
         """Returns why the forwarder ended by itself, if it ever does."""
@@ -141,13 +148,14 @@ async def serve(settings: RelaySettings) -> str | None:
         Why it had to end, or `None` if it was asked to.
 
     Raises:
-        OSError: A port cannot be opened.
+        ListenError: A port cannot be opened.
     """
     state = RelayState(settings.turn_config(), clock.epoch(), os.urandom)
     forwarder = _open_forwarder(settings)
     relay = Relay(state, forwarder)
     health = HealthServer(
-        lambda: state.snapshot().joined, lambda: metrics.render(state.snapshot(), forwarder.counters())
+        lambda: state.snapshot().joined,
+        lambda: metrics.render(state.snapshot(), forwarder.counters(), log_sink.counters()),
     )
     link = PortalLink(
         url=settings.portal_url,
@@ -158,32 +166,40 @@ async def serve(settings: RelaySettings) -> str | None:
         policy=RetryPolicy(first_budget_s=MAX_PARTITION_S, budget_s=MAX_PARTITION_S),
     )
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    end_on_signals(stopping.set)
+    service = ServiceManager()
     relay.start()
     try:
         if settings.health_address is not None:
             await health.start(*settings.health_address)
         log.info("relaying", relay_id=state.relay_id, port=settings.listen_port)
         link.start()
-        ends = (_follow(link, state), _wait_stop(stopping), relay.wait_failed())
-        return await _first_of(*(asyncio.create_task(end) for end in ends))
+        service.status("waiting for the portal")
+        service.ready()
+        watchdog = asyncio.create_task(service.watch(relay.prove_alive))
+        ends = (_follow(link, state, service), _wait_stop(stopping), relay.wait_failed())
+        try:
+            return await _first_of(*(asyncio.create_task(end) for end in ends))
+        finally:
+            watchdog.cancel()
     finally:
+        service.stopping()
         health.close()
         await link.close()
         relay.stop()
 
 
-async def _follow(link: PortalLink, state: RelayState) -> str | None:
+async def _follow(link: PortalLink, state: RelayState, service: ServiceManager) -> str | None:
     """Keeps readiness up to date; returns why the link ended for good."""
     async for event in link:
         match event:
             case LinkUp():
                 state.handle_portal_up()
                 log.info("portal joined", relay_id=state.relay_id)
-                notify_service_manager("READY=1")
+                service.status("relaying, joined the portal")
             case LinkDown(reason, retry_in_s):
                 state.handle_portal_down()
+                service.status(f"relaying; the portal is away: {reason}")
                 log.warning("portal away, relaying goes on", reason=reason, retry_in_s=round(retry_in_s, 1))
             case Fatal(_, reason):
                 state.handle_portal_down()
@@ -217,6 +233,16 @@ def _raise_file_limit(ports: int) -> None:
 def _open_forwarder(settings: RelaySettings) -> Forwarder:
     bind4 = settings.bind_ipv4 if settings.public_ipv4 else None
     bind6 = settings.bind_ipv6 if settings.public_ipv6 else None
+    try:
+        return _open_sockets(settings, bind4, bind6)
+    except OSError as error:
+        places = " and ".join(place for place in (bind4, bind6) if place)
+        raise ListenError(
+            f"UDP port {settings.listen_port} (--listen-port) at {places}: {error}; another program may have it"
+        ) from error
+
+
+def _open_sockets(settings: RelaySettings, bind4: str | None, bind6: str | None) -> Forwarder:
     if not settings.native:
         return RelaySockets(listen_port=settings.listen_port, bind4=bind4, bind6=bind6)
     return RelayIo(
@@ -244,6 +270,7 @@ def relay(
     name: options.Name = None,
     log_format: options.LogFormat = "human",
     log_level: options.LogLevel = "info",
+    log_dir: LogDir = None,
     health_check_addr: options.HealthAddress = "0.0.0.0:8080",
     native: options.Native = True,
     segmentation: options.Segmentation = True,
@@ -253,8 +280,8 @@ def relay(
 
     Status 1 means that it had to end and says why, 2 that a setting is wrong.
     """
-    configure_logs(log_format, log_level)
     try:
+        configure_logs(log_format, log_level, log_dir, "wardgate-relay")
         settings = RelaySettings(
             public_ipv4=public_ip4_addr,
             public_ipv6=public_ip6_addr,
@@ -278,7 +305,7 @@ def relay(
     freeze_heap()
     try:
         reason = uvloop.run(serve(settings))
-    except OSError as error:
+    except (WardgateError, OSError) as error:
         fail(PROGRAM, f"cannot listen: {error}", 1)
     if reason is not None:
         fail(PROGRAM, reason, 1)

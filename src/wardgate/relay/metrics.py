@@ -11,9 +11,10 @@ _RESPONSES = "responses_"
 
 
 class _Snapshot:
-    def __init__(self, state: RelaySnapshot, forwarder: Mapping[str, int]) -> None:
+    def __init__(self, state: RelaySnapshot, forwarder: Mapping[str, int], log: Mapping[str, int]) -> None:
         self._state = state
         self._forwarder = forwarder
+        self._log = log
 
     def collect(self) -> Iterable[Metric]:
         yield _gauge("joined", "Whether the portal confirmed the join of this relay.", self._state.joined)
@@ -29,6 +30,10 @@ class _Snapshot:
         for name, value in sorted(self._forwarder.items()):
             forwarded.add_metric([name], value)
         yield forwarded
+        logged = CounterMetricFamily("wardgate_relay_log", "What became of the log.", labels=["event"])
+        for name, value in sorted(self._log.items()):
+            logged.add_metric([name], value)
+        yield logged
 
     def _responses(self) -> Metric:
         labels = ["response_class", "message_type", "error_code"]
@@ -41,10 +46,10 @@ class _Snapshot:
         return family
 
 
-def render(state: RelaySnapshot, forwarder: Mapping[str, int]) -> bytes:
+def render(state: RelaySnapshot, forwarder: Mapping[str, int], log: Mapping[str, int]) -> bytes:
     """The text of `/metrics`."""
     registry = CollectorRegistry()
-    registry.register(_Snapshot(state, forwarder))
+    registry.register(_Snapshot(state, forwarder, log))
     return generate_latest(registry)
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import tempfile
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from wardgate.client.main import ClientProgram
 from wardgate.errors import WardgateError
 from wardgate.io.control_socket import ask
 from wardgate.io.tun import TABLE_RESOURCES
+from wardgate.io.udp import FWMARK
 
 RESOURCE_ID = "00000000-0000-0000-0000-0000000000c1"
 OTHER_ID = "00000000-0000-0000-0000-0000000000c2"
@@ -57,6 +60,7 @@ def test_client_routes_its_resources_and_takes_everything_back() -> None:
 
             assert await running is None
             assert status["portal"] == "up"
+            assert status["link"] == {"up": True, "running": True, "mtu": 1280, "txqlen": 10_000}
             assert [resource["name"] for resource in status["resources"]] == ["lab"]
             assert addresses("tun-test") == set()
             assert routes() == set()
@@ -149,6 +153,40 @@ def test_connection_test_ends_by_itself() -> None:
             assert await ClientProgram(settings(portal.url, directory, exit_when_ready=True)).run() is None
 
     run(body)
+
+
+@in_namespace
+def test_end_in_the_middle_of_setting_up_leaves_nothing() -> None:
+    async def body(directory: Path) -> None:
+        begun, go, done = threading.Event(), threading.Event(), threading.Event()
+        async with FakePortal(("init", INIT)).listening() as portal:
+            program = ClientProgram(settings(portal.url, directory))
+            install = program._routing.install
+
+            def slowly(families: Iterable[int]) -> None:
+                begun.set()
+                go.wait(30)
+                install(families)
+                done.set()
+
+            program._routing.install = slowly  # type: ignore[method-assign]
+            running = asyncio.create_task(program.run())
+            await until(begun.is_set)
+            program.stop()
+            await until(lambda: addresses("tun-test") == set())
+            await asyncio.sleep(0.2)
+            go.set()
+            await until(done.is_set)
+
+            assert await running is None
+            assert in_thread(count_rules) == 0
+
+    run(body)
+
+
+def count_rules() -> int:
+    with IPRoute() as netlink:
+        return sum(rule.get_attr("FRA_FWMARK") == FWMARK for rule in netlink.get_rules())
 
 
 def run(body: Any) -> None:

@@ -52,6 +52,18 @@ def test_devices_are_shown_with_the_pools_they_are_reached_through() -> None:
         assert part in line
 
 
+@pytest.mark.parametrize(
+    ("link", "shown"),
+    [
+        ({"up": True, "running": True, "mtu": 1280, "txqlen": 10_000}, "tun-wardgate (up, mtu 1280)  100.64.0.7"),
+        ({"up": False, "running": False, "mtu": 1280, "txqlen": 10_000}, "tun-wardgate (down, mtu 1280)  100.64.0.7"),
+        (None, "tun-wardgate (gone)  100.64.0.7"),
+    ],
+)
+def test_state_of_the_interface_is_shown(link: dict[str, object] | None, shown: str) -> None:
+    assert f"interface   {shown}" in rendered({**STATUS, "link": link})
+
+
 def test_reasons_are_shown() -> None:
     text = rendered(STATUS)
 

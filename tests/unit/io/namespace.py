@@ -1,4 +1,4 @@
-"""Runs a test's body in network and user namespaces of its own, so that it may change the network."""
+"""Runs a test's body in network, mount and user namespaces of its own, so that it may change the network."""
 
 import ctypes
 import functools
@@ -6,25 +6,35 @@ import os
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, TypeVar
 
 import pytest
 from pyroute2 import IPRoute
 
+from wardgate.lab import namespaces
+
 ResultT = TypeVar("ResultT")
 
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
+CLONE_NEWNS: Final = 0x00020000
 
 
 def _unshare() -> None:
     user, group = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
+    namespaces.mount("none", "/", flags=namespaces.Mount.RECURSIVE | namespaces.Mount.PRIVATE)
+
+
+def mount_over(source: Path, target: Path, *, read_only: bool = False) -> None:
+    """Makes a file or directory appear at another place, in this namespace alone."""
+    namespaces.bind(str(source), str(target), read_only=read_only)
 
 
 def _in_child(body: Callable[[], None]) -> tuple[int, str]:
@@ -49,6 +59,13 @@ def _in_child(body: Callable[[], None]) -> tuple[int, str]:
 @functools.cache
 def _is_possible() -> bool:
     return _in_child(lambda: None)[0] == 0
+
+
+def unmount(target: Path) -> None:
+    """Takes the topmost mount there away."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(str(target).encode(), 0) != 0:
+        raise OSError(ctypes.get_errno(), f"umount {target}")
 
 
 def in_namespace(body: Callable[[], None]) -> Callable[[], None]:

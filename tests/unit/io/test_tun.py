@@ -3,8 +3,10 @@
 import contextlib
 import socket
 from ipaddress import ip_network
+from pathlib import Path
 
 from pyroute2 import IPRoute
+from structlog.testing import capture_logs
 
 from tests.unit.io.namespace import in_namespace
 from wardgate.io.tun import TABLE_INTERNET, TABLE_LINK, TABLE_RESOURCES, ClientRouting, TunInterface
@@ -99,6 +101,31 @@ def test_local_networks_are_mirrored_and_stale_ones_vanish() -> None:
 
 
 @in_namespace
+def test_of_two_ways_into_one_network_the_hosts_choice_stays() -> None:
+    with IPRoute() as netlink:
+        add_pair(netlink, "lan", "wire")
+        add_pair(netlink, "wlan", "air")
+        for name, address, metric in (("lan", "192.168.5.2", 600), ("wlan", "192.168.5.3", 100)):
+            (index,) = netlink.link_lookup(ifname=name)
+            netlink.addr("add", index=index, address=address, prefixlen=24)
+            netlink.route("del", dst="192.168.5.0/24", oif=index, scope=255)
+            netlink.route("add", dst="192.168.5.0/24", oif=index, prefsrc=address, priority=metric, scope=253)
+    interface = made_interface()
+    routing = ClientRouting()
+    routing.install(interface.configure("100.64.0.7", "fd00:2021:1111::7"))
+    interface.set_routes([ip_network("0.0.0.0/0")], TABLE_RESOURCES)
+
+    first = source_for("192.168.5.77", marked=False)
+    with IPRoute() as netlink:
+        (index,) = netlink.link_lookup(ifname="wlan")
+        netlink.link("set", index=index, state="down")
+    routing.mirror_links()
+
+    assert first == "192.168.5.3"
+    assert source_for("192.168.5.77", marked=False) == "192.168.5.2"
+
+
+@in_namespace
 def test_marked_packets_stay_out_of_the_tunnel() -> None:
     with IPRoute() as netlink:
         add_lan(netlink)
@@ -114,17 +141,81 @@ def test_marked_packets_stay_out_of_the_tunnel() -> None:
     assert source_for("10.9.0.2", marked=True) == "192.168.5.2"
 
 
+@in_namespace
+def test_other_vpns_keep_what_is_theirs_and_resources_win_over_them() -> None:
+    with IPRoute() as netlink:
+        add_lan(netlink)
+        netlink.route("add", dst="default", gateway="192.168.5.1")
+        add_other_vpn(netlink, table=51820, priority=32765)
+    interface = made_interface()
+    routing = ClientRouting()
+    routing.install(interface.configure("100.64.0.7", "fd00:2021:1111::7"))
+
+    interface.set_routes([ip_network("10.9.0.0/16")], TABLE_RESOURCES)
+    assert source_for("10.9.0.2", marked=False) == "100.64.0.7"
+    assert source_for("198.51.100.1", marked=False) == "10.66.0.2"
+    assert source_for("10.66.0.9", marked=False) == "10.66.0.2"
+    assert source_for("198.51.100.1", marked=True) == "10.66.0.2"  # our own packets go by its way, as all of the host's
+
+    interface.set_routes([ip_network("10.9.0.0/16"), ip_network("0.0.0.0/0")], TABLE_RESOURCES)
+    routing.mirror_links()
+    assert source_for("198.51.100.1", marked=False) == "100.64.0.7"
+    assert source_for("10.66.0.9", marked=False) == "10.66.0.2"
+    assert source_for("198.51.100.1", marked=True) == "10.66.0.2"
+
+    routing.remove()
+    assert source_for("198.51.100.1", marked=False) == "10.66.0.2"
+
+
+@in_namespace
+def test_rules_that_go_before_ours_are_named() -> None:
+    with IPRoute() as netlink:
+        netlink.rule("add", table=77, priority=50)
+
+    with capture_logs() as logs:
+        ClientRouting().install([socket.AF_INET])
+
+    assert [entry["priorities"] for entry in logs] == [[50]]
+
+
+@in_namespace
+def test_families_that_the_host_refuses_get_no_routes() -> None:
+    interface = made_interface()
+    Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+
+    with capture_logs() as logs:
+        accepted = interface.configure("100.64.0.7", "fd00:2021:1111::7")
+        interface.set_routes([ip_network("10.9.0.0/16"), ip_network("fd00:2021:1111::/107")], TABLE_RESOURCES)
+
+    assert accepted == {socket.AF_INET}
+    assert routes(TABLE_RESOURCES) == {"10.9.0.0/16"}
+    assert [entry["version"] for entry in logs if entry["log_level"] == "warning"] == [6]
+
+
+def add_other_vpn(netlink: IPRoute, table: int, priority: int) -> None:
+    """As wg-quick sets one up that takes everything."""
+    index = add_pair(netlink, "wg9", "wg9-end")
+    netlink.addr("add", index=index, address="10.66.0.2", prefixlen=16)
+    netlink.route("add", family=socket.AF_INET, dst="0.0.0.0/0", oif=index, table=table, scope=253)
+    netlink.rule("add", family=socket.AF_INET, table=table, priority=priority, fwmark=51820, flags=2, action=1)
+
+
 def made_interface() -> TunInterface:
     with IPRoute() as netlink:
         netlink.link("add", ifname=NAME, kind="tuntap", mode="tun")
     return TunInterface(NAME)
 
 
-def add_lan(netlink: IPRoute) -> int:
-    netlink.link("add", ifname="lan", kind="veth", peer="wire")
-    for name in ("wire", "lan"):
+def add_pair(netlink: IPRoute, near: str, far: str) -> int:
+    netlink.link("add", ifname=near, kind="veth", peer=far)
+    for name in (far, near):
         (index,) = netlink.link_lookup(ifname=name)
         netlink.link("set", index=index, state="up")
+    return int(index)
+
+
+def add_lan(netlink: IPRoute) -> int:
+    index = add_pair(netlink, "lan", "wire")
     netlink.addr("add", index=index, address="192.168.5.2", prefixlen=24)
     return int(index)
 

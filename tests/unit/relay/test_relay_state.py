@@ -49,7 +49,7 @@ def test_peer_datagrams_without_a_channel_are_counted() -> None:
 def test_metrics_name_every_response() -> None:
     counters = {"responses_success_channel_bind": 2, "responses_error_allocate_401": 3, "dropped_unknown": 4}
 
-    text = metrics.render(RelaySnapshot(True, 5, 6, counters), {"send_calls": 7}).decode()
+    text = metrics.render(RelaySnapshot(True, 5, 6, counters), {"send_calls": 7}, {"lines_lost": 8}).decode()
 
     success = 'error_code="",message_type="channelbind",response_class="success"'
     assert f"wardgate_relay_responses_total{{{success}}} 2.0" in text
