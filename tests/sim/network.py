@@ -139,7 +139,9 @@ class Attachment:
     node: Node
     nat: Nat | None = None
     latency_s: float = 0.005
+    jitter_s: float = 0.0
     loss: float = 0.0
+    duplicates: float = 0.0
     is_up: bool = True
 
 
@@ -183,7 +185,17 @@ class World:
         seen = sender.nat.outbound(source, destination, self.now) if sender.nat else source
         if self.random.random() < sender.loss:
             return
-        self.at(self.now + sender.latency_s, lambda: self._cross(seen, destination, payload, sender))
+        for _ in range(self._copies(sender)):
+            delay_s = self._delay_s(sender)
+            self.at(self.now + delay_s, lambda: self._cross(seen, destination, payload, sender))
+
+    def _copies(self, attachment: Attachment) -> int:
+        return 2 if attachment.duplicates and self.random.random() < attachment.duplicates else 1
+
+    def _delay_s(self, attachment: Attachment) -> float:
+        """Jitter makes datagrams overtake each other."""
+        jitter_s = attachment.jitter_s
+        return attachment.latency_s + (self.random.uniform(0.0, jitter_s) if jitter_s else 0.0)
 
     def _cross(self, source: SocketAddr, destination: SocketAddr, payload: bytes, sender: Attachment) -> None:
         nat = self._nats.get(destination.host)
@@ -194,7 +206,9 @@ class World:
             return
         if not receiver.is_up or self.random.random() < receiver.loss:
             return
-        self.at(self.now + receiver.latency_s, lambda: self._deliver(receiver, source, inner, destination, payload))
+        self.at(
+            self.now + self._delay_s(receiver), lambda: self._deliver(receiver, source, inner, destination, payload)
+        )
 
     def _deliver(
         self, receiver: Attachment, source: SocketAddr, inner: SocketAddr, destination: SocketAddr, payload: bytes

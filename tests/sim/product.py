@@ -103,11 +103,13 @@ class Lan:
     services: dict[int, Callable[[bytes], bytes]] = field(default_factory=dict)
     streams: dict[int, Callable[[bytes], bytes]] = field(default_factory=dict)
     received: list[Packet] = field(default_factory=list)
+    received_at: list[float] = field(default_factory=list)
     program: Program | None = None
     _connections: dict[object, TcpConnection] = field(default_factory=dict)
 
     def receive(self, packet: Packet) -> None:
         self.received.append(packet)
+        self.received_at.append(self.world.now)
         if packet.destination in self.hosts and packet.protocol == ip.TCP and packet.destination_port in self.streams:
             self._serve(packet)
         elif packet.destination in self.hosts:
@@ -169,6 +171,7 @@ class Portal:
         self.gateway_filters: dict[ResourceId, tuple[portal.Filter, ...]] = {}
         self.expires_at: float | None = None
         self.refuse_with: str | None = None
+        self.is_down = False
         self.asks: list[tuple[float, portal.RequestAuthorization]] = []
         self.iceless = True
         self.interface = portal.Interface(ipv4=CLIENT_V4, ipv6=CLIENT_V6)
@@ -214,6 +217,8 @@ class Portal:
 
     def _deliver_to_client(self, message: portal.ToClient) -> None:
         assert self.client is not None
+        if self.is_down:
+            return
         self.client.state.handle_portal(message, self.world.now)
         self.client.program.settle()
 
@@ -224,7 +229,7 @@ class Portal:
 
     def _deliver_to_gateway(self, gateway_id: GatewayId, message: portal.ToGateway) -> None:
         gateway = self.gateways.get(gateway_id)
-        if gateway is not None and gateway.is_up:
+        if gateway is not None and gateway.is_up and not self.is_down:
             gateway.state.handle_portal(message, self.world.now)
             gateway.program.settle()
 
@@ -249,11 +254,43 @@ class Portal:
                 interface=portal.GatewayInterface(ipv4=gateway.ipv4, ipv6=gateway.ipv6),
                 config=portal.GatewayConfig(),
                 relays=tuple(relay.announced_to(gateway.id) for relay in self.relays),
+                authorizations=self._granted_at(gateway),
                 flow_logs=FLOW_LOGS,
             ),
         )
 
+    def _granted_at(self, gateway: "GatewayHost") -> tuple[portal.AuthorizationRef, ...]:
+        if self.client is None:
+            return ()
+        expires_at = int(EPOCH + self.world.now) + 86_400
+        return tuple(
+            portal.AuthorizationRef(client_id=self.client.id, resource_id=resource_id, expires_at=expires_at)
+            for resource_id, gateway_id in sorted(self.grants.items())
+            if gateway_id == gateway.id
+        )
+
+    def go_down(self) -> None:
+        """Nobody hears of it any more, nor it of anybody; what is under way is lost."""
+        self.is_down = True
+        assert self.client is not None
+        self.client.state.handle_portal_down(self.world.now)
+        for gateway in self.gateways.values():
+            gateway.state.handle_portal_down(self.world.now)
+
+    def come_back(self) -> None:
+        """Everybody joins again."""
+        self.is_down = False
+        assert self.client is not None
+        for gateway in self.gateways.values():
+            if gateway.is_up:
+                self.join_gateway(gateway)
+                gateway.program.settle()
+        self.join_client(self.client)
+        self.client.program.settle()
+
     def from_client(self, message: Message) -> None:
+        if self.is_down:
+            return
         match message:
             case portal.RequestAuthorization():
                 self.asks.append((self.world.now, message))
@@ -267,9 +304,13 @@ class Portal:
                 self.to_gateway(gateway_id, gone)
 
     def from_gateway(self, gateway: "GatewayHost", message: Message) -> None:
+        if self.is_down:
+            return
         match message:
             case portal.AuthorizationAcknowledged(ref=ref):
                 created = self._asked.pop(ref)
+                if created.resource_id not in self.resources:
+                    return
                 self.grants[created.resource_id] = gateway.id
                 self.to_client(created)
             case portal.BroadcastClientCandidates(candidates=lines):
@@ -383,7 +424,8 @@ class ClientHost:
             static = StaticKey.from_bytes(self.world.random.randbytes(32))
             self.public_key = static.public_key
             self.state.set_static(static, self.world.now)
-            self._portal.join_client(self)
+            if not self._portal.is_down:
+                self._portal.join_client(self)
         self.program.settle()
 
     def lose_route(self, host: str) -> None:
@@ -427,7 +469,8 @@ class GatewayHost:
         self.world.detach(self._host)
         self._start()
         self.is_up = True
-        self._portal.join_gateway(self)
+        if not self._portal.is_down:
+            self._portal.join_gateway(self)
 
     def _on_event(self, event: object) -> None:
         match event:
