@@ -111,7 +111,11 @@ class Model:
 
 
 class Run:
-    """One run of a seed; `log` says what was done, for whoever has to find out what went wrong."""
+    """One run of a seed; `log` says what was done, for whoever has to find out what went wrong.
+
+    In some runs the client is naive: it is told of no filters, and not of what it may not reach any more, so that all
+    depends on the gateways.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -130,11 +134,11 @@ class Run:
 
     def _lab(self) -> Product:
         draw = self.random
-        self.iceless = draw.random() < 0.5
+        self.iceless, self.is_naive = draw.random() < 0.5, draw.random() < 0.4
         gateways, relays = draw.choice((1, 2)), draw.choice((1, 1, 2))
         lab = product(gateways=gateways, relays=relays, seed=draw.randrange(1 << 30), symmetric=draw.random() < 0.3)
         lab.portal.iceless = self.iceless
-        self.log.append(f"iceless={self.iceless} gateways={gateways} relays={relays}")
+        self.log.append(f"iceless={self.iceless} naive={self.is_naive} gateways={gateways} relays={relays}")
         for name, address in zip(NAMES, (APP, NEIGHBOUR), strict=True):
             self._set_record(lab, name, (address, APP_V6) if draw.random() < 0.5 else (address,))
         for attachment in (lab.world.attachment(lab.client.program.address.host),):
@@ -199,7 +203,9 @@ class Run:
         self.log.append(f"allow {resource[-2:]} {filters}")
         narrows = resource in self.model.filters
         self.model.filters[resource] = filters
-        fields: dict[str, Any] = {"id": resource, "name": "n", "sites": (SITE,), "filters": FILTERS[filters]}
+        told = () if self.is_naive else FILTERS[filters]
+        self.lab.portal.gateway_filters[resource] = FILTERS[filters]
+        fields: dict[str, Any] = {"id": resource, "name": "n", "sites": (SITE,), "filters": told}
         if resource in NETWORKS:
             self.lab.portal.allow(portal.CidrResource(address=ip_network(NETWORKS[resource]), **fields))
         else:
@@ -219,7 +225,7 @@ class Run:
             resource = self.random.choice(sorted(self.model.filters))
             self.log.append(f"forbid {resource[-2:]}")
             del self.model.filters[resource]
-            self.lab.portal.forbid(resource)
+            self.lab.portal.forbid(resource, is_client_told=not self.is_naive)
             self._changed(SETTLES_S)
 
     def _changed(self, settles_s: float) -> None:
@@ -331,6 +337,10 @@ class Run:
         patience_s = HEALS_WITHIN_S if self.is_troubled else 3.0
         self.log.append(f"{probe} -> {expected}{' (troubled)' if self.is_troubled else ''}")
         outcome = self._try(probe, expected, patience_s)
+        if self.is_naive and (expected != "reply" or outcome == "prohibited"):
+            # It may ask for a resource that does not permit the packet, although another one does.
+            assert outcome != "reply", self._told(probe, expected, outcome)
+            return
         if self._may_fail(expected):
             assert outcome in (expected, "nothing", "prohibited"), self._told(probe, expected, outcome)
             return
@@ -362,7 +372,7 @@ class Run:
         until, outcome = self.lab.world.now + patience_s, "nothing"
         while self.lab.world.now < until:
             outcome = self._once(probe, 0.5 if patience_s > 3.0 else 3.0)
-            if outcome == expected and expected != "nothing":
+            if (outcome == expected and expected != "nothing") or (self.is_naive and outcome == "prohibited"):
                 break
             if expected == "nothing" and self.lab.world.now > until - patience_s + 1.0:
                 break

@@ -187,13 +187,14 @@ class Portal:
         if self.client is not None:
             self.to_client(portal.ResourceCreatedOrUpdated(resource=resource))
 
-    def forbid(self, resource_id: ResourceId) -> None:
+    def forbid(self, resource_id: ResourceId, *, is_client_told: bool = True) -> None:
         """Removes the policy: gateway and client are told."""
         self.resources.pop(resource_id)
         gateway_id = self.grants.pop(resource_id, None)
         if gateway_id is not None and self.client is not None:
             self.to_gateway(gateway_id, portal.RejectAccess(client_id=self.client.id, resource_id=resource_id))
-        self.to_client(portal.ResourceDeleted(resource_id=resource_id))
+        if is_client_told:
+            self.to_client(portal.ResourceDeleted(resource_id=resource_id))
 
     def announce(self, *connected: RelayNode, gone: Iterable[RelayNode] = ()) -> None:
         """Tells everybody that relays came or went."""
