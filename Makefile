@@ -13,6 +13,7 @@ help:
 	@echo "make connectivity  which NATs can be punched through, and how long a first connection takes (20 minutes)"
 	@echo "             make bench-gaps: how long a ping gets no answer when something breaks (10 minutes)"
 	@echo "make soak    ten minutes at full load; memory and tables stay as they were after the first minute"
+	@echo "make model-nightly  random runs of the whole product beside a model, for eight hours; make sim-hours: 1,000 simulated hours"
 	@echo "make fuzz    every fuzz target for a minute (fuzz/README.md)"
 	@echo "make setup   system packages, virtual environment, native module"
 	@echo "make check   formatting, lints and types only"
@@ -82,6 +83,14 @@ connectivity: setup
 .PHONY: bench-gaps
 bench-gaps: setup
 	@exec $(VENV)/python -m bench.gaps
+
+.PHONY: model-nightly
+model-nightly: setup
+	@MODEL_RUNS=1000000000 MODEL_BUDGET_S=28800 MODEL_FIRST_SEED=$$(date +%s) exec $(VENV)/python -m pytest -q -s tests/model
+
+.PHONY: sim-hours
+sim-hours: setup
+	@exec $(VENV)/python -m tests.model.hours
 
 .PHONY: soak
 soak: setup

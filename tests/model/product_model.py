@@ -127,6 +127,7 @@ class Run:
         self.is_troubled = False
         self._troubled_at = 0.0
         self._told_last: Model | None = None
+        self._worked: Probe | None = None
         self._ports = 20_000
         self._history: list[tuple[float, Model]] = [(0.0, self.model.copy())]
         self._checked = [0 for _ in self.lab.gateways]
@@ -173,17 +174,18 @@ class Run:
         return self
 
     def _choices(self) -> list[tuple[Callable[[], None], float]]:
+        is_away = self.lab.portal.is_down
         return [
             (self._probe, 8.0),
             (self._allow, 2.0),
-            (self._forbid, 1.0),
+            (self._forbid, 3.0 if is_away else 1.0),
             (self._client_moves, 0.5),
             (self._gateway_moves, 0.3),
             (self._ports_change, 0.7),
             (self._gateway_dies, 0.5),
             (self._gateway_restarts, 0.5),
             (self._relay_restarts, 0.4),
-            (self._portal_goes, 0.6),
+            (self._portal_goes, 3.0 if is_away else 1.0),
             (self._records_change, 0.7),
             (self._loss, 0.4),
             (self._idle, 0.8),
@@ -328,15 +330,15 @@ class Run:
     # --- what comes back ------------------------------------------------------------------------------------------
 
     def _probe(self) -> None:
-        kind: Any = self.random.choice(("ping", "tcp", "udp"))
-        target = self.random.choice((*map(str, HOSTS), *NAMES))
-        probe = Probe(target, kind, self.random.choice((53, 80, 82)), self.random.random() < 0.3 and kind == "udp")
+        probe = self._draw_probe()
+        target = probe.target
         if target in NAMES and not self._resolve(target):
             return
         expected = (self._told_last or self.model).expect(probe)
         patience_s = HEALS_WITHIN_S if self.is_troubled else 3.0
         self.log.append(f"{probe} -> {expected}{' (troubled)' if self.is_troubled else ''}")
         outcome = self._try(probe, expected, patience_s)
+        self._worked = probe if outcome == "reply" else self._worked
         if self.is_naive and (expected != "reply" or outcome == "prohibited"):
             # It may ask for a resource that does not permit the packet, although another one does.
             assert outcome != "reply", self._told(probe, expected, outcome)
@@ -347,6 +349,14 @@ class Run:
         assert outcome == expected, self._told(probe, expected, outcome)
         is_healing = expected != "reply" or self.lab.world.now < self._troubled_at + HEALING_S
         self.is_troubled = self.is_troubled and is_healing
+
+    def _draw_probe(self) -> Probe:
+        """Often what worked a moment ago."""
+        if self._worked is not None and self.random.random() < 0.5:
+            return self._worked
+        kind: Any = self.random.choice(("ping", "tcp", "udp"))
+        target = self.random.choice((*map(str, HOSTS), *NAMES))
+        return Probe(target, kind, self.random.choice((53, 80, 82)), self.random.random() < 0.5)
 
     def _may_fail(self, expected: Outcome) -> bool:
         """Without portal or gateway nothing new comes to be; what was there may go on."""
@@ -382,7 +392,7 @@ class Run:
         destination = self.addresses[probe.target][0] if probe.target in NAMES else ip_address(probe.target)
         start = len(self.lab.client.received)
         self._ports += 1
-        port = 7000 + HOSTS.index(ip_address(probe.target)) if probe.is_running and probe.target not in NAMES else 0
+        port = 7000 + (*map(str, HOSTS), *NAMES).index(probe.target) if probe.is_running else 0
         self.lab.client.send(self._packet(probe, destination, port or self._ports))
         self.lab.run(wait_s)
         received = [one for _, one in self.lab.client.received[start:] if one.tcp_flags != ip.SYN]

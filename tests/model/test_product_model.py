@@ -4,7 +4,12 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.model.product_model import Run
+
+pytestmark = pytest.mark.timeout(10 * 3600)
+"""The budget below ends it sooner."""
 
 CORPUS = Path(__file__).with_name("corpus.txt")
 RUNS = int(os.environ.get("MODEL_RUNS", "2000"))

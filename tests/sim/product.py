@@ -168,6 +168,7 @@ class Portal:
         self.client: ClientHost | None = None
         self.gateways: dict[GatewayId, GatewayHost] = {}
         self.resources: dict[ResourceId, portal.ClientResource] = {}
+        self.told: dict[ResourceId, portal.ClientResource] = {}
         self.gateway_filters: dict[ResourceId, tuple[portal.Filter, ...]] = {}
         self.expires_at: float | None = None
         self.refuse_with: str | None = None
@@ -183,17 +184,22 @@ class Portal:
 
     def allow(self, resource: portal.ClientResource) -> None:
         """Adds a policy for a resource, or changes the resource."""
-        self.resources[resource.id] = resource
+        self.resources[resource.id] = self.told[resource.id] = resource
         if self.client is not None:
             self.to_client(portal.ResourceCreatedOrUpdated(resource=resource))
 
     def forbid(self, resource_id: ResourceId, *, is_client_told: bool = True) -> None:
-        """Removes the policy: gateway and client are told."""
+        """Removes the policy: gateway and client are told.
+
+        Args:
+            is_client_told: Or else the client goes on to believe in it, also after it has joined again.
+        """
         self.resources.pop(resource_id)
         gateway_id = self.grants.pop(resource_id, None)
         if gateway_id is not None and self.client is not None:
             self.to_gateway(gateway_id, portal.RejectAccess(client_id=self.client.id, resource_id=resource_id))
         if is_client_told:
+            self.told.pop(resource_id)
             self.to_client(portal.ResourceDeleted(resource_id=resource_id))
 
     def announce(self, *connected: RelayNode, gone: Iterable[RelayNode] = ()) -> None:
@@ -240,7 +246,7 @@ class Portal:
         self.to_client(
             portal.ClientInit(
                 interface=self.interface,
-                resources=tuple(self.resources.values()),
+                resources=tuple(self.told.values()),
                 relays=tuple(relay.announced_to("client") for relay in self.relays),
                 flow_logs=FLOW_LOGS,
             )

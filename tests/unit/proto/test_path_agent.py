@@ -227,7 +227,7 @@ def test_request_is_answered_on_its_pair_and_wakes_a_quiet_one() -> None:
     agent.handle_timeout(40.0)
 
     answer, own = drain(agent)[:2]
-    assert answer == PairTransmit(DIRECT, encode_probe(Probe(True, 99, 5)), True)
+    assert answer == PairTransmit(DIRECT, encode_probe(Probe(True, 99, 5)), True, is_answer=True)
     assert own.pair == DIRECT
 
 
