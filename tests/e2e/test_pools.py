@@ -37,6 +37,9 @@ def test_one_client_reaches_another_through_a_pool(tmp_path: Path, *, iceless: b
         cast.start_client()
         cast.wait(lambda: cast.resource("Printers"), 20.0, "the client knows the pool", cast.processes["client"])
 
+        cast.wait(
+            lambda: answers(cast, address), 20.0, "the printer answers", cast.processes["client"]
+        )  # relays are back
         done = cast.lab.node("client").run(["ping", "-c", "3", "-i", "0.2", "-W", "5", address], timeout_s=20.0)
         back = cast.lab.node("gateway-2").run(["ping", "-c", "1", "-W", "1", client_address(cast)], timeout_s=20.0)
         (device,) = cast.status()["devices"]
@@ -45,6 +48,10 @@ def test_one_client_reaches_another_through_a_pool(tmp_path: Path, *, iceless: b
     assert back.returncode != 0
     assert device["path"]["kind"] == "direct"
     assert device["path"]["mode"] == ("iceless" if iceless else "ice")
+
+
+def answers(cast: Cast, address: str) -> bool:
+    return cast.lab.node("client").run(["ping", "-c", "1", "-W", "2", address], timeout_s=10.0).returncode == 0
 
 
 def printer_joins(cast: Cast) -> None:

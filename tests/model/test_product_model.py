@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(10 * 3600)
 
 CORPUS = Path(__file__).with_name("corpus.txt")
 RUNS = int(os.environ.get("MODEL_RUNS", "2000"))
-BUDGET_S = float(os.environ.get("MODEL_BUDGET_S", "150"))
+BUDGET_S = float(os.environ.get("MODEL_BUDGET_S", "100"))
 FIRST = int(os.environ.get("MODEL_FIRST_SEED", "1"))
 
 

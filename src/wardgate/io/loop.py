@@ -135,6 +135,8 @@ class ControlLoop(Generic[UpcallT, EventT]):
         self._from_tun: deque[UpcallT] = deque()
         self._timer_gives_way = False
         self._timer_paused_until = 0.0
+        self._deadline: float | None = None
+        self._is_changed = True
         self._logged_at: dict[str, float] = {}
         self.counters: Counter[str] = Counter(dict.fromkeys(ALWAYS_SHOWN, 0))
         self.step_seconds: dict[str, float] = dict.fromkeys(("posted", "drain", "timeout", "network", "tun"), 0.0)
@@ -160,6 +162,7 @@ class ControlLoop(Generic[UpcallT, EventT]):
 
     def wake(self) -> None:
         """Makes a run happen soon; needed after the state was changed other than through `post`."""
+        self._is_changed = True
         if self._loop is not None and self._scheduled is None:
             self.counters["wakes"] += 1
             self._scheduled = self._loop.call_soon(self._run_scheduled)
@@ -232,6 +235,7 @@ class ControlLoop(Generic[UpcallT, EventT]):
     def _do_posted(self, now: float) -> None:
         for _ in range(min(len(self._posted), POSTED_PER_RUN)):
             work = self._posted.popleft()
+            self._is_changed = True
             self.counters["posted"] += 1
             self._guarded("posted", work, now)
         if len(self._posted) < MAX_POSTED:
@@ -257,6 +261,7 @@ class ControlLoop(Generic[UpcallT, EventT]):
         events = _take(self._state.poll_event)
         packets = _take(self._state.poll_packet)
         transmits = _take(self._state.poll_transmit)
+        self._is_changed |= bool(events or packets or transmits)
         for event in events:
             self._guarded("event", self._on_event, event)
         if packets:
@@ -271,12 +276,19 @@ class ControlLoop(Generic[UpcallT, EventT]):
     def _is_due(self, now: float) -> bool:
         if now < self._timer_paused_until:
             return False
-        deadline = self._state.poll_timeout()
+        deadline = self._poll_deadline()
         return deadline is not None and deadline <= now
+
+    def _poll_deadline(self) -> float | None:
+        """The state's deadline; it is asked again only after something was done with it, as that costs more than it
+        seems: a run with few upcalls would spend most of its time there."""
+        if self._is_changed:
+            self._deadline, self._is_changed = self._state.poll_timeout(), False
+        return self._deadline
 
     def _advance(self, now: float) -> None:
         self.counters["timeouts"] += 1
-        self._timer_gives_way = True
+        self._timer_gives_way = self._is_changed = True
         if not self._guarded("timeout", self._state.handle_timeout, now):
             self._timer_paused_until = now + FAILED_TIMER_PAUSE_S
 
@@ -287,6 +299,7 @@ class ControlLoop(Generic[UpcallT, EventT]):
             if waiting:
                 batch = [waiting.popleft() for _ in range(min(len(waiting), UPCALL_BATCH))]
                 self.counters[f"{side}_upcalls"] += len(batch)
+                self._is_changed = True
                 self._guarded(side, self._handle_batch, side, batch, now)
                 return side
         return None
@@ -303,12 +316,13 @@ class ControlLoop(Generic[UpcallT, EventT]):
     def _yield(self, now: float) -> None:
         """Time advances and another run follows, so that no load keeps timers out and nothing is left suspended."""
         self.counters["forced_yields"] += 1
+        self._is_changed = True
         self._guarded("timeout", self._state.handle_timeout, now)
         self.wake()
 
     def _arm(self) -> None:
         """Sets the one timer to the state's deadline, unless a run is scheduled anyway."""
-        deadline = None if self._loop is None or self._scheduled is not None else self._state.poll_timeout()
+        deadline = None if self._loop is None or self._scheduled is not None else self._poll_deadline()
         if deadline is not None:
             deadline = max(deadline, self._timer_paused_until)
         if self._timer is not None:

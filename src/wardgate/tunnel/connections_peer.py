@@ -236,8 +236,7 @@ class Connection:
         allocation = self._shared.relays.get(self.relay_id)
         for candidate in found:
             if candidate.address not in self._remotes and len(self._remotes) >= MAX_REMOTE_CANDIDATES:
-                oldest = next(iter(self._remotes))
-                del self._remotes[oldest]
+                del self._remotes[next(iter(self._remotes))]
                 self._shared.counts["remote candidates evicted"] += 1
             self._remotes[candidate.address] = candidate
             if allocation:
@@ -282,6 +281,8 @@ class Connection:
         else:
             for answer in answers:
                 self._send(pair, answer, now)
+            self._path = self._path or pair  # until one is nominated
+            self.install_path(now)
         self.drain(now)
         return True
 
