@@ -33,7 +33,7 @@ def test_service_manager_is_told_of_the_start_a_reload_its_watchdog_and_the_end(
         process.terminate()
 
         assert await process.wait() == 0
-        heard = [line for line in systemd.listen() if "=1" in line and "WATCHDOG" not in line]
+        heard = [line for line in systemd.listen() if line.endswith("=1") and "WATCHDOG" not in line]
         assert heard == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
         assert "STATUS=joined the portal" in systemd.heard
 
