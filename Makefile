@@ -102,4 +102,5 @@ fuzz: setup
 
 .PHONY: clean
 clean:
+	find src bench tests fuzz -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf target .venv bench/.cache src/wardgate/_fastpath*.so .mypy_cache .ruff_cache .pytest_cache

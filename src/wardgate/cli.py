@@ -1,5 +1,6 @@
 """The `wardgate` command: one program for every part, each loaded only when it is used."""
 
+import gc
 import importlib
 import importlib.util
 from typing import Annotated, Any, Final, NamedTuple
@@ -40,7 +41,7 @@ class Root(typer.core.TyperGroup):
         part = PARTS.get(cmd_name)
         if part is None or not _is_there(part.module):
             return None
-        command = typer.main.get_command(importlib.import_module(part.module).app)
+        command = typer.main.get_command(_load(part.module).app)
         command.name = cmd_name
         return command
 
@@ -48,6 +49,16 @@ class Root(typer.core.TyperGroup):
         """Lists the parts without loading them."""
         with formatter.section("Parts"):
             formatter.write_dl([(name, PARTS[name].help) for name in self.list_commands(ctx)])
+
+
+def _load(module: str) -> Any:
+    """Imports a part; what importing makes is there to stay, so no collection need look at it, now or later."""
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _is_there(module: str) -> bool:

@@ -97,8 +97,8 @@ class Presence:
 
     def add_relay(self, channel: "RelayChannel") -> "RelayChannel | None":
         """Registers a relay and gives the older channel with the same secret, which is over now."""
-        older = self._relays.get(channel.relay_id)
-        self._relays[channel.relay_id] = channel
+        older = self._relays.pop(channel.relay_id, None)
+        self._relays[channel.relay_id] = channel  # the last one, see `relays`
         self._tell_about_relays()
         return older if older is not channel else None
 
@@ -109,8 +109,9 @@ class Presence:
             self._tell_about_relays()
 
     def relays(self) -> "dict[RelayId, RelayChannel]":
-        """All relays that are connected."""
-        return dict(self._relays)
+        """All relays that are connected, but for those whose address a later one has: it was started again since."""
+        latest = {channel.address: one for one, channel in self._relays.items()}
+        return {one: self._relays[one] for one in latest.values()}
 
     def _tell_about_relays(self) -> None:
         for listener in list(self.relay_listeners.values()):

@@ -37,6 +37,11 @@ class RelayChannel(Channel):
         self.stamp_secret = ""
         self.relay_id = RelayId("")
 
+    @property
+    def address(self) -> tuple[str | None, str | None, int]:
+        """Where it is reached: IPv4 and IPv6 host, and the port."""
+        return self.ipv4, self.ipv6, self.port
+
     async def join(self, frame: Frame) -> None:
         """Registers the relay under the id that its secret gives."""
         secret = portal.decode_relay_join(frame.payload).stamp_secret

@@ -1,7 +1,9 @@
 """Which relays a device holds, and when it is told about others.
 
-Every change in the presence of relays restarts a timer of one second; a relay that is back by then was never gone. A
-device keeps the relays that live, and never loses its last one without a substitute: it would not ask for another.
+Every change in the presence of relays restarts a timer of one second; a relay that is back by then was never gone. One
+that has the address of a relay held, but another secret, was started again: the old one will not be back, and devices
+are told at once. A device keeps the relays that live, and never loses its last one without a substitute: it would not
+ask for another.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,6 +20,7 @@ from wardgate.wire.portal import Relay, RelaysPresence
 from wardgate.wire.portal_secrets import turn_credentials
 
 DEBOUNCE_S: Final = 1.0
+_Address = tuple[str | None, str | None, int]
 
 
 class RelayShare:
@@ -31,7 +34,7 @@ class RelayShare:
         self._expires_at = expires_at
         self._location = location
         self._push = push
-        self._held: set[RelayId] = set()
+        self._held: dict[RelayId, _Address] = {}
         self._timer: Timer | None = None
         hub.presence.relay_listeners[self] = self._changed
 
@@ -43,7 +46,7 @@ class RelayShare:
         chosen = choose_relays(others, location=self._location, shuffle=self._hub.shuffled)
         ids = (kept + [one.id for one in chosen])[:MAX_RELAYS]
         if ids:
-            self._held = set(ids)
+            self._held = {one: online[one].address for one in ids}
         return tuple(relay for one in ids for relay in self._objects(online[one]))
 
     def answer_no_relays(self) -> None:
@@ -59,7 +62,17 @@ class RelayShare:
     def _changed(self) -> None:
         if self._timer:
             self._timer.cancel()
-        self._timer = self._hub.clock.call_later(DEBOUNCE_S, self._settle)
+            self._timer = None
+        if self._is_restarted():
+            self._settle()
+        else:
+            self._timer = self._hub.clock.call_later(DEBOUNCE_S, self._settle)
+
+    def _is_restarted(self) -> bool:
+        """Whether another relay has the address of one that is held and gone."""
+        online = self._hub.presence.relays()
+        addresses = {channel.address for channel in online.values()}
+        return any(one not in online and address in addresses for one, address in self._held.items())
 
     def _settle(self) -> None:
         self._timer = None
@@ -68,7 +81,7 @@ class RelayShare:
         if not gone and len(before) >= MAX_RELAYS:
             return
         connected = self.select()
-        if connected and (gone or self._held != before):
+        if connected and (gone or set(self._held) != before):
             self._push(RelaysPresence(disconnected_ids=tuple(sorted(gone)), connected=connected))
 
     def _objects(self, channel: RelayChannel) -> Iterable[Relay]:

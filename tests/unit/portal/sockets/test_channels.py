@@ -200,6 +200,33 @@ async def test_a_relay_that_is_back_within_a_second_was_never_gone(server: Porta
     assert await client.settle() == []
 
 
+async def test_a_relay_started_again_at_its_address_is_told_at_once(server: PortalUnderTest, lab: Lab) -> None:
+    relay = await server.relay(SECRETS[0])
+    client = await server.client(lab)
+    await client.take(portal.ClientInit)
+    await relay.close()
+    await relays_are(server, 0)
+
+    await server.relay(SECRETS[1])
+
+    presence = await client.take(portal.RelaysPresence)  # though no time has passed
+    assert presence.disconnected_ids == (relay_id(SECRETS[0]),)
+    assert [one.id for one in presence.connected] == [relay_id(SECRETS[1])]
+
+
+async def test_a_relay_whose_former_self_is_still_connected_takes_its_place(server: PortalUnderTest, lab: Lab) -> None:
+    await server.relay(SECRETS[0])
+    client = await server.client(lab)
+    await client.take(portal.ClientInit)
+
+    await server.relay(SECRETS[1])
+
+    presence = await client.take(portal.RelaysPresence)
+    assert presence.disconnected_ids == (relay_id(SECRETS[0]),)
+    assert [one.id for one in presence.connected] == [relay_id(SECRETS[1])]
+    assert list(server.hub.presence.relays()) == [relay_id(SECRETS[1])]
+
+
 async def test_the_last_relay_is_not_withdrawn_without_a_substitute(server: PortalUnderTest, lab: Lab) -> None:
     relay = await server.relay(SECRETS[0])
     gateway = await server.gateway(lab)
@@ -209,7 +236,7 @@ async def test_the_last_relay_is_not_withdrawn_without_a_substitute(server: Port
     await relays_are(server, 0)
     server.clock.advance(5)
     assert await gateway.settle() == []
-    await server.relay(SECRETS[1])
+    await server.relay(SECRETS[1], ipv4="203.0.113.9")
     server.clock.advance(1.1)
 
     presence = await gateway.take(portal.RelaysPresence)
