@@ -438,8 +438,9 @@ def decode_channel_data(datagram: bytes) -> tuple[int, bytes] | None:
 class RelayIo:
     """A relay's sockets, and one native thread that forwards channel data between them without the GIL.
 
-    A channel that was added carries data both ways, also to another allocation of this relay. What is no data of a
-    known channel is dropped and counted, except STUN messages on the listening port: these are upcalls.
+    A channel that was added carries data both ways, also to another allocation of this relay; indications pass for
+    hosts that were permitted. What is neither is dropped and counted, except other STUN messages on the listening port:
+    these are upcalls.
     """
 
     def __init__(
@@ -468,13 +469,23 @@ class RelayIo:
     def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None:
         """Opens the port in each of these families, or in none. Raises OSError."""
 
-    def close_allocation(self, port: int) -> bool:
-        """Closes the port and forgets its channels."""
+    def close_allocation(self, port: int, *, ipv4: bool = True, ipv6: bool = True) -> bool:
+        """Closes the port in these families; with the last one its channels and permissions are forgotten."""
 
     def add_channel(self, client: Addr, channel: int, port: int, peer: Addr) -> None:
         """Idempotent. Raises KeyError if port is no allocation's or either end is taken, OverflowError at the bound."""
 
     def remove_channel(self, client: Addr, channel: int) -> bool: ...
+    def add_permission(self, client: Addr, port: int, host: str) -> None:
+        """Lets Send and Data indications pass between the client and any port of the host. Idempotent.
+
+        Raises KeyError if port is no allocation's or another client's.
+        """
+
+    def remove_permission(self, port: int, host: str) -> bool: ...
+    def send_whole(self, datagrams: list[tuple[int, Addr, bytes]]) -> int:
+        """As `send`, but what does not fit the link is refused rather than cut into fragments (DONT-FRAGMENT)."""
+
     def send(self, datagrams: list[tuple[int, Addr, bytes]]) -> int:
         """Sends `(port, remote, payload)`; returns how many the kernel took. Others are counted."""
 

@@ -21,7 +21,7 @@ from wardgate.errors import SettingError
 from wardgate.proto.portal_login import Component, bearer, login_url
 from wardgate.wire.addresses import SocketAddr
 
-MAX_TOKEN_BYTES: Final = 16384
+MAX_PRIVATE_BYTES: Final = 1 << 20
 
 
 class EnvironmentNames(list[str]):
@@ -201,20 +201,31 @@ def _read_credential(environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def _read_private(path: Path, *, must_exist: bool) -> str | None:
+def read_private(path: Path, option: str) -> str:
+    """The text of a file that nobody else may read.
+
+    Raises:
+        SettingError: It is not there, readable by others, or no text.
+    """
+    text = _read_private(path, must_exist=True, option=option)
+    assert text is not None
+    return text
+
+
+def _read_private(path: Path, *, must_exist: bool, option: str = "--token-file") -> str | None:
     """A file that nobody else may read."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             if status.st_uid not in (0, os.geteuid()) or stat.S_IMODE(status.st_mode) & 0o177:
                 raise SettingError(
-                    f"--token-file {path} may be read by others: it must be owned by root or this user, with mode 0600 "
+                    f"{option} {path} may be read by others: it must be owned by root or this user, with mode 0600 "
                     f"or 0400 (now {stat.S_IMODE(status.st_mode):04o}). Fix it with: chmod 600 {path}"
                 )
-            return file.read(MAX_TOKEN_BYTES).decode()
+            return file.read(MAX_PRIVATE_BYTES).decode()
     except FileNotFoundError:
         if not must_exist:
             return None
-        raise SettingError(f"--token-file {path} does not exist") from None
+        raise SettingError(f"{option} {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"--token-file {path} cannot be read: {error}") from None
+        raise SettingError(f"{option} {path} cannot be read: {error}") from None

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -111,10 +112,30 @@ def running_relay(portal_: Portal, *arguments: str) -> Iterator[RunningRelay]:
             relay.process.stderr.close()
 
 
+@contextmanager
+def lonely_relay(directory: Path, *arguments: str) -> Iterator[RunningRelay]:
+    """Starts a relay without a portal, for the user alice with the password wonderland and the secret "north"."""
+    for name, text in (("users", "# all of them\nalice:wonderland\n"), ("secret", "north\n")):
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o600)
+    files = ["--users-file", str(directory / "users"), "--auth-secret-file", str(directory / "secret")]
+    relay = start_relay("", "", *files, *arguments)
+    try:
+        wait_ready(relay)
+        yield relay
+    finally:
+        if relay.process.poll() is None:
+            relay.process.kill()
+            relay.process.wait()
+        if relay.process.stderr is not None:
+            relay.process.stderr.close()
+
+
 def start_relay(url: str, token: str, *arguments: str) -> RunningRelay:
     port, health_port = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
     command = [sys.executable, "-m", "wardgate.relay.main", "--public-ip4-addr", "127.0.0.1", "--api-url", url]
-    command += ["--listen-port", str(port), "--health-check-addr", f"127.0.0.1:{health_port}", *arguments]
+    command += ["--listen-port", str(port), "--health-check-addr", f"127.0.0.1:{health_port}"]
+    command += ["--drain-time", "0s", *arguments]
     environment = os.environ | {"WARDGATE_TOKEN": token, "WARDGATE_LOG": "warning"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     return RunningRelay(process, port, health_port)

@@ -12,7 +12,9 @@ from typing import Literal, Protocol
 
 from wardgate._fastpath import DatagramUpcall, Engine, PacketUpcall, SessionUpcall, StaticKey
 from wardgate.ids import RelayId
-from wardgate.proto.turn_server import OpenPort, TurnConfig, TurnServer
+from wardgate.proto.turn_config import TurnConfig
+from wardgate.proto.turn_events import OpenPort
+from wardgate.proto.turn_server import TurnServer
 from wardgate.tunnel.connections import (
     Connections,
     Event,

@@ -168,13 +168,16 @@ impl Relay {
         Ok(())
     }
 
-    /// Closes an allocation's port and forgets its channels.
-    pub fn close_allocation(&self, port: u16) -> bool {
-        let known = write(&self.shared.tables).remove_port(port);
-        if known {
-            self.shared.close(port);
+    /// Closes an allocation's port in these families; with the last one, its channels and permissions are forgotten.
+    pub fn close_allocation(&self, port: u16, ipv4: bool, ipv6: bool) -> bool {
+        if port == self.shared.settings.listen_port {
+            return false;
         }
-        known
+        let (closed, rest) = self.shared.close(port, ipv4, ipv6);
+        if closed && !rest {
+            write(&self.shared.tables).remove_port(port);
+        }
+        closed
     }
 
     /// # Errors
@@ -185,6 +188,31 @@ impl Relay {
 
     pub fn remove_channel(&self, client: SocketAddr, number: u16) -> bool {
         write(&self.shared.tables).remove_channel(client, number)
+    }
+
+    /// # Errors
+    /// See [`Tables::add_permission`].
+    pub fn add_permission(&self, client: SocketAddr, port: u16, host: IpAddr) -> Result<(), AddError> {
+        write(&self.shared.tables).add_permission(client, port, host)
+    }
+
+    pub fn remove_permission(&self, port: u16, host: IpAddr) -> bool {
+        write(&self.shared.tables).remove_permission(port, host)
+    }
+
+    /// Sends from one of our ports what must not travel in fragments; returns whether the kernel took it.
+    pub fn send_whole(&self, port: u16, remote: SocketAddr, payload: &[u8]) -> bool {
+        let socket = read(&self.shared.sockets).get(&(port, remote.is_ipv6())).cloned();
+        let sent = socket.is_some_and(|socket| {
+            let fd = socket.socket.as_raw_fd();
+            // What the forwarding thread sends meanwhile is held to this as well, if it is larger than the link.
+            fragment(fd, remote.is_ipv6(), false).is_ok()
+                && socket.socket.send_to(payload, remote).is_ok() & fragment(fd, remote.is_ipv6(), true).is_ok()
+        });
+        if !sent {
+            count(&self.shared.counters.send_errors);
+        }
+        sent
     }
 
     /// Sends from one of our ports; returns whether the kernel took it.
@@ -259,10 +287,12 @@ impl Shared {
     }
 
     /// Closing a descriptor takes it out of the epoll set; the thread may hold it for the rest of its batch.
-    fn close(&self, port: u16) {
+    /// Returns whether something was closed, and whether the port is still open in the other family.
+    fn close(&self, port: u16, ipv4: bool, ipv6: bool) -> (bool, bool) {
         let mut sockets = write(&self.sockets);
-        sockets.remove(&(port, false));
-        sockets.remove(&(port, true));
+        let four = ipv4 && sockets.remove(&(port, false)).is_some();
+        let six = ipv6 && sockets.remove(&(port, true)).is_some();
+        (four || six, sockets.contains_key(&(port, false)) || sockets.contains_key(&(port, true)))
     }
 
     fn run(&self) {
@@ -416,11 +446,7 @@ fn bind(address: SocketAddr, receive_buffer: i32, gro: bool) -> io::Result<Socke
     let state = UdpSocketState::new(UdpSockRef::from(&raw))?;
     let fd = raw.as_raw_fd();
     // Fragments are better than nothing: datagrams of clients need not fit our link.
-    set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT)?;
-    if address.is_ipv6() {
-        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT)?;
-        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)?;
-    }
+    fragment(fd, address.is_ipv6(), true)?;
     if !gro {
         set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 0)?;
     }
@@ -432,6 +458,18 @@ fn bind(address: SocketAddr, receive_buffer: i32, gro: bool) -> io::Result<Socke
             set_option(fd, libc::SOL_SOCKET, forced, size).or_else(|_| set_option(fd, libc::SOL_SOCKET, plain, size));
     }
     Ok(Socket { socket: raw.into(), state })
+}
+
+/// Whether datagrams that do not fit the link are cut up, or refused.
+fn fragment(fd: RawFd, is_ipv6: bool, may: bool) -> io::Result<()> {
+    if is_ipv6 {
+        let mode = if may { libc::IPV6_PMTUDISC_WANT } else { libc::IPV6_PMTUDISC_DO };
+        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, mode)?;
+        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, i32::from(!may))
+    } else {
+        let mode = if may { libc::IP_PMTUDISC_WANT } else { libc::IP_PMTUDISC_DO };
+        set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode)
+    }
 }
 
 fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {

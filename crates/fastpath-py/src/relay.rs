@@ -20,6 +20,18 @@ fn parse<T: std::str::FromStr>(text: Option<&str>) -> PyResult<Option<T>> {
     text.map(|text| text.parse().map_err(|_| PyValueError::new_err(format!("not an IP address: {text:?}")))).transpose()
 }
 
+fn host_of(text: &str) -> PyResult<IpAddr> {
+    text.parse().map_err(|_| PyValueError::new_err(format!("not an IP address: {text:?}")))
+}
+
+fn refusal(error: AddError) -> PyErr {
+    match error {
+        AddError::TooManyChannels => PyOverflowError::new_err("too many channels"),
+        AddError::NoSuchPort => PyKeyError::new_err("no allocation has this port"),
+        AddError::Taken => PyKeyError::new_err("the client, the channel or the peer is taken"),
+    }
+}
+
 /// Number and payload of channel data, as the forwarder reads it; `None` if it is none.
 #[pyfunction]
 pub fn decode_channel_data<'py>(py: Python<'py>, datagram: &[u8]) -> Option<(u16, Bound<'py, PyBytes>)> {
@@ -77,17 +89,24 @@ impl RelayIo {
         py.detach(|| self.0.open_allocation(port, ipv4, ipv6)).map_err(PyOSError::new_err)
     }
 
-    fn close_allocation(&self, py: Python<'_>, port: u16) -> bool {
-        py.detach(|| self.0.close_allocation(port))
+    #[pyo3(signature = (port, *, ipv4 = true, ipv6 = true))]
+    fn close_allocation(&self, py: Python<'_>, port: u16, ipv4: bool, ipv6: bool) -> bool {
+        py.detach(|| self.0.close_allocation(port, ipv4, ipv6))
     }
 
     fn add_channel(&self, py: Python<'_>, client: Addr, channel: u16, port: u16, peer: Addr) -> PyResult<()> {
         let (client, peer) = (to_native(&client)?, to_native(&peer)?);
-        py.detach(|| self.0.add_channel(client, channel, port, peer)).map_err(|error| match error {
-            AddError::TooManyChannels => PyOverflowError::new_err("too many channels"),
-            AddError::NoSuchPort => PyKeyError::new_err("no allocation has this port"),
-            AddError::Taken => PyKeyError::new_err("the channel or the peer is taken"),
-        })
+        py.detach(|| self.0.add_channel(client, channel, port, peer)).map_err(refusal)
+    }
+
+    fn add_permission(&self, py: Python<'_>, client: Addr, port: u16, host: &str) -> PyResult<()> {
+        let (client, host) = (to_native(&client)?, host_of(host)?);
+        py.detach(|| self.0.add_permission(client, port, host)).map_err(refusal)
+    }
+
+    fn remove_permission(&self, py: Python<'_>, port: u16, host: &str) -> PyResult<bool> {
+        let host = host_of(host)?;
+        Ok(py.detach(|| self.0.remove_permission(port, host)))
     }
 
     fn remove_channel(&self, py: Python<'_>, client: Addr, channel: u16) -> PyResult<bool> {
@@ -100,6 +119,15 @@ impl RelayIo {
         let mut sent = 0;
         for (port, remote, payload) in &datagrams {
             sent += usize::from(self.0.send(*port, to_native(remote)?, payload.as_bytes()));
+        }
+        Ok(sent)
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "what Python hands over")]
+    fn send_whole(&self, datagrams: Vec<Datagram<'_>>) -> PyResult<usize> {
+        let mut sent = 0;
+        for (port, remote, payload) in &datagrams {
+            sent += usize::from(self.0.send_whole(*port, to_native(remote)?, payload.as_bytes()));
         }
         Ok(sent)
     }

@@ -10,6 +10,7 @@ pub mod coalesce;
 pub mod counters;
 pub mod engine;
 pub mod flow;
+mod indications;
 pub mod install;
 pub mod net_path;
 pub mod noise;

@@ -1,17 +1,23 @@
-//! What a relay does with each datagram once a channel is bound: strip or add the four bytes in front, and pass it on.
+//! What a relay does with each datagram once a channel is bound or a host permitted: strip or add what is in front, and
+//! pass it on.
 //!
 //! Sans-IO: datagrams go in, an [`Outbox`] of sends comes out, in which datagrams of one size to one place are joined so
-//! that one system call can carry them. Everything that is no channel data of a known channel is dropped or, on the
-//! listening port, an upcall. Source: RFC 8656, section 12.
+//! that one system call can carry them. Everything that is no channel data of a known channel and no indication for a
+//! permitted host is dropped or, on the listening port, an upcall. Source: RFC 8656, sections 11 and 12.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::counters::{add, count};
+use crate::indications;
 
 pub const HEADER_SIZE: usize = 4;
+/// Second byte of the type of a Send indication, the first being 0.
+const SEND_INDICATION: u8 = 0x16;
 /// No more channels than this, whatever is asked for.
 pub const MAX_CHANNELS: usize = 262_144;
 /// What one send may carry: the largest UDP payload over IPv4.
@@ -69,6 +75,9 @@ macro_rules! counters {
 counters! {
     forwarded_to_peer,
     forwarded_to_client,
+    /// Of these, in Send and Data indications.
+    indications_to_peer,
+    indications_to_client,
     upcalls,
     /// The ring was full.
     upcalls_dropped_full,
@@ -79,6 +88,10 @@ counters! {
     dropped_malformed,
     dropped_channel,
     dropped_peer,
+    /// An indication for a host without permission.
+    dropped_permission,
+    /// For this host, where no allocation has the port.
+    dropped_own_address,
     receive_calls,
     send_calls,
     send_would_block,
@@ -103,11 +116,22 @@ pub enum Verdict {
     Upcall,
 }
 
+/// Whose an allocation's port is, and what it may exchange without a channel.
+#[derive(Default)]
+struct Port {
+    client: Option<SocketAddr>,
+    permitted: HashSet<IpAddr>,
+}
+
 /// Which channels there are, by both of their ends.
 pub struct Tables {
     listen_port: u16,
     public: Vec<IpAddr>,
-    ports: HashSet<u16>,
+    ports: HashMap<u16, Port>,
+    /// Clients that have permissions.
+    port_by_client: HashMap<SocketAddr, u16>,
+    transactions: AtomicU64,
+    random: RandomState,
     by_client: HashMap<(SocketAddr, u16), Arc<Channel>>,
     by_peer: HashMap<(u16, SocketAddr), Arc<Channel>>,
     pub counters: Arc<Counters>,
@@ -120,7 +144,10 @@ impl Tables {
         Self {
             listen_port,
             public,
-            ports: HashSet::new(),
+            ports: HashMap::new(),
+            port_by_client: HashMap::new(),
+            transactions: AtomicU64::new(0),
+            random: RandomState::new(),
             by_client: HashMap::new(),
             by_peer: HashMap::new(),
             counters: Arc::default(),
@@ -129,13 +156,16 @@ impl Tables {
 
     /// Notes that an allocation's port is open.
     pub fn add_port(&mut self, port: u16) {
-        self.ports.insert(port);
+        self.ports.entry(port).or_default();
     }
 
     /// Forgets a port with its channels.
     pub fn remove_port(&mut self, port: u16) -> bool {
-        if !self.ports.remove(&port) {
+        let Some(removed) = self.ports.remove(&port) else {
             return false;
+        };
+        if let Some(client) = removed.client {
+            self.port_by_client.remove(&client);
         }
         self.by_client.retain(|_, channel| channel.port != port);
         self.by_peer.retain(|(own, _), _| *own != port);
@@ -153,7 +183,7 @@ impl Tables {
         port: u16,
         peer: SocketAddr,
     ) -> Result<(), AddError> {
-        if !self.ports.contains(&port) {
+        if !self.ports.contains_key(&port) {
             return Err(AddError::NoSuchPort);
         }
         let of_client = self.by_client.get(&(client, number));
@@ -185,6 +215,27 @@ impl Tables {
         true
     }
 
+    /// Lets the client of a port exchange indications with any port of `host`.
+    ///
+    /// # Errors
+    /// Returns [`AddError::NoSuchPort`] if it is not open, or [`AddError::Taken`] if it is another client's.
+    pub fn add_permission(&mut self, client: SocketAddr, port: u16, host: IpAddr) -> Result<(), AddError> {
+        let entry = self.ports.get_mut(&port).ok_or(AddError::NoSuchPort)?;
+        if entry.client.is_some_and(|owner| owner != client)
+            || self.port_by_client.get(&client).is_some_and(|own| *own != port)
+        {
+            return Err(AddError::Taken);
+        }
+        entry.client = Some(client);
+        entry.permitted.insert(host);
+        self.port_by_client.insert(client, port);
+        Ok(())
+    }
+
+    pub fn remove_permission(&mut self, port: u16, host: IpAddr) -> bool {
+        self.ports.get_mut(&port).is_some_and(|entry| entry.permitted.remove(&host))
+    }
+
     pub fn channels(&self) -> impl Iterator<Item = &Channel> {
         self.by_client.values().map(Arc::as_ref)
     }
@@ -194,6 +245,7 @@ impl Tables {
         let counters = &*self.counters;
         match datagram.first() {
             _ if client.port() == 0 => count(&counters.dropped_source_port),
+            Some(0) if datagram.get(1) == Some(&SEND_INDICATION) => return self.indication(client, datagram, outbox),
             Some(0..=3) => return Verdict::Upcall,
             Some(0x40..=0x7f) => match decode(datagram) {
                 Some((number, payload)) => self.channel_data(client, number, payload, outbox),
@@ -206,9 +258,14 @@ impl Tables {
 
     /// Takes a datagram that came to an allocation's port.
     pub fn peer_datagram(&self, port: u16, peer: SocketAddr, payload: &[u8], outbox: &mut Outbox) {
-        match self.by_peer.get(&(port, peer)) {
-            Some(channel) => self.to_client(channel, payload, outbox),
-            None => count(&self.counters.dropped_peer),
+        if let Some(channel) = self.by_peer.get(&(port, peer)) {
+            return self.to_client(channel, payload, outbox);
+        }
+        match self.ports.get(&port) {
+            Some(Port { client: Some(client), permitted }) if permitted.contains(&peer.ip()) => {
+                self.indicate(*client, peer, payload, outbox);
+            }
+            _ => count(&self.counters.dropped_peer),
         }
     }
 
@@ -217,14 +274,52 @@ impl Tables {
             return count(&self.counters.dropped_channel);
         };
         channel.to_peer.count(payload.len());
-        let peer = channel.peer;
-        if self.ports.contains(&peer.port()) && self.public.contains(&peer.ip()) {
-            // Both ends use this relay: what the other allocation would receive, without the detour.
-            let own = SocketAddr::new(peer.ip(), channel.port);
-            return self.peer_datagram(peer.port(), own, payload, outbox);
+        self.to_peer(channel.port, channel.peer, payload, outbox);
+    }
+
+    /// Takes a Send indication; one with anything unusual in it is for Python to judge.
+    fn indication(&self, client: SocketAddr, datagram: &[u8], outbox: &mut Outbox) -> Verdict {
+        match indications::read(datagram) {
+            indications::Read::Unusual => return Verdict::Upcall,
+            indications::Read::Malformed => count(&self.counters.dropped_malformed),
+            indications::Read::Send(peer, payload) => {
+                let port = self.port_by_client.get(&client);
+                match port.and_then(|port| self.ports.get(port).map(|entry| (*port, entry))) {
+                    Some((port, entry)) if entry.permitted.contains(&peer.ip()) && peer.port() != 0 => {
+                        count(&self.counters.indications_to_peer);
+                        self.to_peer(port, peer, payload, outbox);
+                    }
+                    _ => count(&self.counters.dropped_permission),
+                }
+            }
+        }
+        Verdict::Done
+    }
+
+    fn to_peer(&self, port: u16, peer: SocketAddr, payload: &[u8], outbox: &mut Outbox) {
+        if self.public.contains(&peer.ip()) {
+            if self.ports.contains_key(&peer.port()) {
+                // Both ends use this relay: what the other allocation would receive, without the detour.
+                return self.peer_datagram(peer.port(), SocketAddr::new(peer.ip(), port), payload, outbox);
+            }
+            if !peer.ip().is_loopback() {
+                return count(&self.counters.dropped_own_address);
+            }
         }
         count(&self.counters.forwarded_to_peer);
-        outbox.push(channel.port, peer, &[], payload);
+        outbox.push(port, peer, &[], payload, &[]);
+    }
+
+    fn indicate(&self, client: SocketAddr, peer: SocketAddr, payload: &[u8], outbox: &mut Outbox) {
+        let Ok(length) = u16::try_from(payload.len()) else {
+            return count(&self.counters.dropped_malformed);
+        };
+        let number = self.transactions.fetch_add(1, Relaxed);
+        let (first, second) = (self.random.hash_one(number), self.random.hash_one(!number));
+        let header = indications::header(peer, length, first, second);
+        count(&self.counters.indications_to_client);
+        count(&self.counters.forwarded_to_client);
+        outbox.push(self.listen_port, client, &header, payload, &[0; 3][..payload.len().wrapping_neg() % 4]);
     }
 
     fn to_client(&self, channel: &Channel, payload: &[u8], outbox: &mut Outbox) {
@@ -235,7 +330,7 @@ impl Tables {
         count(&self.counters.forwarded_to_client);
         let [a, b] = channel.number.to_be_bytes();
         let [c, d] = length.to_be_bytes();
-        outbox.push(self.listen_port, channel.client, &[a, b, c, d], payload);
+        outbox.push(self.listen_port, channel.client, &[a, b, c, d], payload, &[]);
     }
 }
 
@@ -299,8 +394,8 @@ impl Outbox {
         })
     }
 
-    fn push(&mut self, port: u16, remote: SocketAddr, header: &[u8], payload: &[u8]) {
-        let length = header.len() + payload.len();
+    fn push(&mut self, port: u16, remote: SocketAddr, header: &[u8], payload: &[u8], padding: &[u8]) {
+        let length = header.len() + payload.len() + padding.len();
         let start = self.bytes.len();
         let joined = self.join
             && self.sends.last_mut().is_some_and(|last| {
@@ -322,6 +417,7 @@ impl Outbox {
         }
         self.bytes.extend_from_slice(header);
         self.bytes.extend_from_slice(payload);
+        self.bytes.extend_from_slice(padding);
     }
 }
 
@@ -420,6 +516,82 @@ mod tests {
                 ("dropped_peer", 2)
             ]
         );
+    }
+
+    fn send_indication(peer: SocketAddr, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = indications::header(peer, u16::try_from(payload.len()).expect("short"), 1, 2);
+        bytes[1] = SEND_INDICATION;
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn indications_go_both_ways_between_a_client_and_a_permitted_host() {
+        let mut outbox = Outbox::new(false);
+        let mut tables = tables();
+        let stranger = at("192.0.2.10:52625");
+        tables.add_permission(client(), 50000, stranger.ip()).expect("the port is open");
+
+        assert_eq!(tables.client_datagram(client(), &send_indication(stranger, b"out"), &mut outbox), Verdict::Done);
+        tables.peer_datagram(50000, stranger, b"in", &mut outbox);
+        tables.peer_datagram(50000, peer(), b"channel", &mut outbox);
+
+        let sent = sent(&outbox);
+        assert_eq!(sent[0], (50000, stranger, 3, b"out".to_vec()));
+        let (port, to, size, data) = &sent[1];
+        assert_eq!((*port, *to, *size, &data[..2]), (3478, client(), 40, &[0, 0x17][..]));
+        let mut back = data.clone();
+        back[1] = SEND_INDICATION;
+        assert_eq!(indications::read(&back), indications::Read::Send(stranger, b"in"));
+        assert_eq!(sent[2].3, frame(0x4000, b"channel"));
+    }
+
+    #[test]
+    fn indications_without_permission_are_dropped() {
+        let mut outbox = Outbox::new(true);
+        let mut tables = tables();
+        let stranger = at("192.0.2.10:52625");
+        let indication = send_indication(stranger, b"x");
+        tables.client_datagram(client(), &indication, &mut outbox);
+        tables.add_permission(client(), 50000, stranger.ip()).expect("the port is open");
+        tables.client_datagram(at("198.51.100.7:40001"), &indication, &mut outbox);
+        tables.client_datagram(client(), &send_indication(at("192.0.2.10:0"), b"x"), &mut outbox);
+        tables.client_datagram(client(), &indication[..20], &mut outbox);
+        assert!(tables.remove_permission(50000, stranger.ip()));
+        assert!(!tables.remove_permission(50000, stranger.ip()));
+        tables.client_datagram(client(), &indication, &mut outbox);
+        tables.peer_datagram(50000, stranger, b"x", &mut outbox);
+
+        assert_eq!(sent(&outbox), []);
+        let counted: Vec<_> = tables.counters.each().filter(|(_, value)| *value > 0).collect();
+        assert_eq!(counted, [("dropped_malformed", 1), ("dropped_peer", 1), ("dropped_permission", 4)]);
+    }
+
+    #[test]
+    fn permissions_are_of_one_client_and_go_with_the_port() {
+        let mut tables = tables();
+        let host = peer().ip();
+        tables.add_port(50001);
+        assert_eq!(tables.add_permission(client(), 50002, host), Err(AddError::NoSuchPort));
+        tables.add_permission(client(), 50000, host).expect("free");
+        tables.add_permission(client(), 50000, host).expect("it is there");
+        assert_eq!(tables.add_permission(at("198.51.100.8:1"), 50000, host), Err(AddError::Taken));
+        assert_eq!(tables.add_permission(client(), 50001, host), Err(AddError::Taken));
+        assert!(tables.remove_port(50000));
+        tables.add_permission(client(), 50001, host).expect("the client's former port is gone");
+    }
+
+    #[test]
+    fn this_host_is_reached_at_the_ports_of_allocations_alone() {
+        let mut outbox = Outbox::new(true);
+        let mut tables = tables();
+        tables.add_channel(client(), 0x4001, 50000, at("203.0.113.3:22")).expect("free");
+
+        tables.client_datagram(client(), &frame(0x4001, b"x"), &mut outbox);
+
+        assert_eq!(sent(&outbox), []);
+        assert!(tables.counters.each().any(|row| row == ("dropped_own_address", 1)));
     }
 
     #[test]

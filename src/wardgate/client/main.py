@@ -136,7 +136,7 @@ class ClientProgram:
         self._host = ThreadPoolExecutor(1, "host")
         self._control = ControlSocket(settings.socket, self._answer)
         self._monitor = NetworkMonitor(settings.interface, self._mirror_links, self.reset)
-        self._health = HealthServer(lambda: self._runner.link.is_up, self._metrics)
+        self._health = HealthServer(self._problem, self._metrics)
 
     def _new_key(self) -> StaticKey:
         static = StaticKey.from_bytes(os.urandom(32))
@@ -345,6 +345,9 @@ class ClientProgram:
             "portal": "up" if self._runner.link.is_up else "down",
             "portal_connections": self._runner.counters["portal_connections"],
         }
+
+    def _problem(self) -> str | None:
+        return None if self._runner.link.is_up else "the portal is not joined"
 
     def _metrics(self) -> bytes:
         figures: dict[str, Any] = {

@@ -101,7 +101,7 @@ class GatewayProgram:
             on_reopened=self._configure_again,
         )
         self._monitor = NetworkMonitor(settings.interface, _nothing_to_do, self.reset)
-        self._health = HealthServer(lambda: self._runner.link.is_up, self._metrics)
+        self._health = HealthServer(self._problem, self._metrics)
 
     def _link(self) -> PortalLink:
         return PortalLink(
@@ -213,6 +213,9 @@ class GatewayProgram:
                 self._resolver.reload()
 
     # --- figures --------------------------------------------------------------------------------------------------
+
+    def _problem(self) -> str | None:
+        return None if self._runner.link.is_up else "the portal is not joined"
 
     def _metrics(self) -> bytes:
         figures: dict[str, Any] = {

@@ -23,12 +23,12 @@ class HealthServer:
     """Answers health checks of one process.
 
     Args:
-        is_ready: Whether `/readyz` says 200; else 503.
+        problem: Why `/readyz` says 503, for people; `None` if it says 200.
         metrics: The text of `/metrics`.
     """
 
-    def __init__(self, is_ready: Callable[[], bool], metrics: Callable[[], bytes]) -> None:
-        self._is_ready = is_ready
+    def __init__(self, problem: Callable[[], str | None], metrics: Callable[[], bytes]) -> None:
+        self._problem = problem
         self._metrics = metrics
         self._server: asyncio.Server | None = None
         self._open = 0
@@ -86,8 +86,10 @@ class HealthServer:
             case b"/healthz":
                 return "200 OK", b"", PLAIN_TYPE
             case b"/readyz":
-                status = "200 OK" if self._is_ready() else "503 Service Unavailable"
-                return status, __version__.encode(), PLAIN_TYPE
+                problem = self._problem()
+                if problem is None:
+                    return "200 OK", __version__.encode(), PLAIN_TYPE
+                return "503 Service Unavailable", f"not ready: {problem}\n".encode(), PLAIN_TYPE
             case b"/metrics":
                 return "200 OK", self._metrics(), METRICS_TYPE
         return "404 Not Found", b"", PLAIN_TYPE

@@ -8,11 +8,14 @@ import contextlib
 import select
 import socket
 from collections import Counter
+from collections.abc import Iterable
 
 Addr = tuple[str, int]
 RECEIVE_BUFFER = 4 * 1024 * 1024
 PER_SOCKET = 32  # datagrams taken from one socket before the next has its turn
 MAX_DATAGRAM = 65535
+_DISCOVER_WANT, _DISCOVER_DO = 1, 2  # linux/in.h: IP_PMTUDISC_WANT and _DO, of IP_MTU_DISCOVER and its like
+_DISCOVERY = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
 
 
 class RelaySockets:
@@ -52,8 +55,10 @@ class RelaySockets:
         wanted = ((socket.AF_INET, ipv4), (socket.AF_INET6, ipv6))
         self._open(port, tuple(family for family, is_wanted in wanted if is_wanted))
 
-    def close_allocation(self, port: int) -> bool:
-        return self._close(port)
+    def close_allocation(self, port: int, *, ipv4: bool = True, ipv6: bool = True) -> bool:
+        """Closes the port in these families."""
+        wanted = ((socket.AF_INET, ipv4), (socket.AF_INET6, ipv6))
+        return port != self._listen_port and self._close(port, [family for family, is_wanted in wanted if is_wanted])
 
     def add_channel(self, client: Addr, channel: int, port: int, peer: Addr) -> None:
         """Nothing to install: the state machine forwards."""
@@ -61,12 +66,30 @@ class RelaySockets:
     def remove_channel(self, client: Addr, channel: int) -> bool:
         return False
 
+    def add_permission(self, client: Addr, port: int, host: str) -> None:
+        """Nothing to install: the state machine forwards."""
+
+    def remove_permission(self, port: int, host: str) -> bool:
+        return False
+
+    def send_whole(self, datagrams: list[tuple[int, Addr, bytes]]) -> int:
+        """Sends as `send` does, but what does not fit the link is lost rather than cut into fragments."""
+        sent = 0
+        for port, remote, payload in datagrams:
+            own = self._sockets_by_port.get(port, {}).get(_family_of(remote))
+            if own is None:
+                continue
+            level, option = _DISCOVERY[own.family]
+            own.setsockopt(level, option, _DISCOVER_DO)
+            sent += self.send([(port, remote, payload)])
+            own.setsockopt(level, option, _DISCOVER_WANT)
+        return sent
+
     def send(self, datagrams: list[tuple[int, Addr, bytes]]) -> int:
         """Sends `(port, remote, payload)`; what the kernel does not take is counted and lost."""
         sent = 0
         for port, remote, payload in datagrams:
-            family = socket.AF_INET6 if ":" in remote[0] else socket.AF_INET
-            own = self._sockets_by_port.get(port, {}).get(family)
+            own = self._sockets_by_port.get(port, {}).get(_family_of(remote))
             try:
                 if own is not None:
                     own.sendto(payload, remote)
@@ -118,10 +141,17 @@ class RelaySockets:
             self._port_by_fd[own.fileno()] = (port, own)
             self._epoll.register(own.fileno(), select.EPOLLIN)
 
-    def _close(self, port: int) -> bool:
-        closing = self._sockets_by_port.pop(port, None)
-        for own in (closing or {}).values():
+    def _close(self, port: int, families: Iterable[socket.AddressFamily] = tuple(_DISCOVERY)) -> bool:
+        held = self._sockets_by_port.get(port, {})
+        closing = [own for family in families if (own := held.pop(family, None)) is not None]
+        for own in closing:
             self._epoll.unregister(own.fileno())
             del self._port_by_fd[own.fileno()]
             own.close()
-        return closing is not None
+        if not held:
+            self._sockets_by_port.pop(port, None)
+        return bool(closing)
+
+
+def _family_of(remote: Addr) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in remote[0] else socket.AF_INET

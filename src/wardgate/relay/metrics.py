@@ -11,15 +11,20 @@ _RESPONSES = "responses_"
 
 
 class _Snapshot:
-    def __init__(self, state: RelaySnapshot, forwarder: Mapping[str, int], log: Mapping[str, int]) -> None:
+    def __init__(
+        self, state: RelaySnapshot, forwarder: Mapping[str, int], streams: Mapping[str, int], log: Mapping[str, int]
+    ) -> None:
         self._state = state
         self._forwarder = forwarder
+        self._streams = streams
         self._log = log
 
     def collect(self) -> Iterable[Metric]:
         yield _gauge("joined", "Whether the portal confirmed the join of this relay.", self._state.joined)
         yield _gauge("allocations", "Allocations that clients hold.", self._state.allocations)
         yield _gauge("channels", "Channels that are bound or in their cool-down.", self._state.channels)
+        yield _gauge("permissions", "Permissions that clients hold.", self._state.permissions)
+        yield _gauge("draining", "Whether this relay is about to end.", self._state.is_draining)
         yield self._responses()
         events = CounterMetricFamily("wardgate_relay_events", "What else the TURN server counted.", labels=["event"])
         for name, value in sorted(self._state.counters.items()):
@@ -30,6 +35,10 @@ class _Snapshot:
         for name, value in sorted(self._forwarder.items()):
             forwarded.add_metric([name], value)
         yield forwarded
+        streamed = CounterMetricFamily("wardgate_relay_streams", "What became of connections.", labels=["event"])
+        for name, value in sorted(self._streams.items()):
+            streamed.add_metric([name], value)
+        yield streamed
         logged = CounterMetricFamily("wardgate_relay_log", "What became of the log.", labels=["event"])
         for name, value in sorted(self._log.items()):
             logged.add_metric([name], value)
@@ -46,10 +55,12 @@ class _Snapshot:
         return family
 
 
-def render(state: RelaySnapshot, forwarder: Mapping[str, int], log: Mapping[str, int]) -> bytes:
+def render(
+    state: RelaySnapshot, forwarder: Mapping[str, int], streams: Mapping[str, int], log: Mapping[str, int]
+) -> bytes:
     """The text of `/metrics`."""
     registry = CollectorRegistry()
-    registry.register(_Snapshot(state, forwarder, log))
+    registry.register(_Snapshot(state, forwarder, streams, log))
     return generate_latest(registry)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wardgate.settings import check_listen_address, env, one_of, read_config_file
+from wardgate.settings import check_duration, check_listen_address, env, one_of, read_config_file
 
 
 def _both(name: str) -> list[str]:
@@ -54,7 +54,73 @@ LowestPort = Annotated[
 HighestPort = Annotated[
     int, typer.Option(envvar=_both("HIGHEST_PORT"), min=1, max=65535, help="The highest port of an allocation.")
 ]
-ApiUrl = Annotated[str, typer.Option(envvar=env("API_URL", "FIREZONE_API_URL"), help="The portal, as wss://host.")]
+ApiUrl = Annotated[
+    str,
+    typer.Option(
+        envvar=env("API_URL", "FIREZONE_API_URL"),
+        help="The portal, as wss://host; without one the relay serves the users of --users-file or --auth-secret-file.",
+    ),
+]
+UsersFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=env("USERS_FILE"),
+        help="A file of users, a line NAME:PASSWORD for each, readable by its owner alone.",
+    ),
+]
+AuthSecretFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=env("AUTH_SECRET_FILE"),
+        help="A file with a secret that an application makes users with (TURN REST API, coturn's use-auth-secret).",
+    ),
+]
+Realm = Annotated[str | None, typer.Option(envvar=env("REALM"), help="The realm of users; wardgate without a portal.")]
+AllowPeers = Annotated[
+    list[str],
+    typer.Option(
+        envvar=env("ALLOW_PEERS"),
+        metavar="NETWORK",
+        help="Relay to this network in spite of all rules, as 10.0.0.0/8; may be repeated.",
+    ),
+]
+PrivatePeers = Annotated[
+    bool | None,
+    typer.Option(
+        envvar=env("PRIVATE_PEERS"),
+        help="Relay to private networks; without it, if a public address of this relay is private itself.",
+    ),
+]
+MaxPerUser = Annotated[
+    int, typer.Option(envvar=env("MAX_PER_USER"), min=1, help="The most allocations that one user may hold.")
+]
+MaxPerSource = Annotated[
+    int,
+    typer.Option(
+        envvar=env("MAX_PER_SOURCE"),
+        min=1,
+        help="The most allocations of clients at one IPv4 address, or in one /64 of IPv6.",
+    ),
+]
+DrainTime = Annotated[
+    str,
+    typer.Option(
+        envvar=env("DRAIN_TIME"),
+        callback=check_duration,
+        help="How long allocations are served after the first SIGTERM or SIGINT, as 5s; a second one ends at once.",
+    ),
+]
+TcpPort = Annotated[
+    int | None, typer.Option(envvar=env("TCP_PORT"), min=1, max=65535, help="Serve TURN over TCP at this port as well.")
+]
+TlsPort = Annotated[
+    int | None,
+    typer.Option(envvar=env("TLS_PORT"), min=1, max=65535, help="Serve TURN over TLS at this port as well, as 443."),
+]
+TlsCert = Annotated[
+    Path | None, typer.Option(envvar=env("TLS_CERT"), help="A PEM file with the certificate and its chain.")
+]
+TlsKey = Annotated[Path | None, typer.Option(envvar=env("TLS_KEY"), help="A PEM file with the key.")]
 TokenFile = Annotated[
     Path | None,
     typer.Option(

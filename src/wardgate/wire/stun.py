@@ -60,15 +60,20 @@ class Attribute(IntEnum):
     CHANNEL_NUMBER = 0x000C
     LIFETIME = 0x000D
     XOR_PEER_ADDRESS = 0x0012
+    DATA = 0x0013
     REALM = 0x0014
     NONCE = 0x0015
     XOR_RELAYED_ADDRESS = 0x0016
     REQUESTED_ADDRESS_FAMILY = 0x0017
+    EVEN_PORT = 0x0018
     REQUESTED_TRANSPORT = 0x0019
+    DONT_FRAGMENT = 0x001A
     XOR_MAPPED_ADDRESS = 0x0020
+    RESERVATION_TOKEN = 0x0022
     PRIORITY = 0x0024
     USE_CANDIDATE = 0x0025
     ADDITIONAL_ADDRESS_FAMILY = 0x8000
+    ADDRESS_ERROR_CODE = 0x8001
     SOFTWARE = 0x8022
     FINGERPRINT = 0x8028
     ICE_CONTROLLED = 0x8029
@@ -100,6 +105,10 @@ class Message:
         relayed_addresses: Every XOR-RELAYED-ADDRESS, in order.
         peer_addresses: Every XOR-PEER-ADDRESS, in order.
         nonce: As sent; to be echoed unchanged.
+        even_port: EVEN-PORT: `True` if the port behind it is to be reserved as well.
+        reservation_token: RESERVATION-TOKEN, 8 bytes.
+        data: DATA, the payload of an indication.
+        address_errors: Every ADDRESS-ERROR-CODE: a family that was not given, and why.
         controlling: The tie-breaker of ICE-CONTROLLING; likewise `controlled`.
         unknown_required: Types below 0x8000 that are not decoded here (RFC 8489 would answer 420).
         malformed: Types of known attributes whose value was not acceptable (a server answers 400).
@@ -123,6 +132,11 @@ class Message:
     requested_transport: int | None = None
     requested_family: AddressFamily | None = None
     additional_family: AddressFamily | None = None
+    even_port: bool | None = None
+    reservation_token: bytes | None = None
+    dont_fragment: bool = False
+    data: bytes | None = None
+    address_errors: "tuple[tuple[AddressFamily, ErrorCode], ...]" = ()
     channel_number: int | None = None
     priority: int | None = None
     use_candidate: bool = False
@@ -299,6 +313,19 @@ def _decode_error(value: bytes, _: bytes) -> ErrorCode | None:
     return ErrorCode((value[2] & 7) * 100 + value[3], value[4:].decode(errors="replace"))
 
 
+def _decode_even_port(value: bytes, _: bytes) -> bool | None:
+    return bool(value[0] & 0x80) if len(value) == 1 else None
+
+
+def _decode_token(value: bytes, _: bytes) -> bytes | None:
+    return value if len(value) == 8 else None
+
+
+def _decode_address_error(value: bytes, _: bytes) -> tuple[AddressFamily, ErrorCode] | None:
+    error = _decode_error(value, _)
+    return (AddressFamily(value[0]), error) if error is not None and value[0] in (1, 2) else None
+
+
 def _decode_types(value: bytes, _: bytes) -> tuple[int, ...] | None:
     return None if len(value) % 2 else struct.unpack(f"!{len(value) // 2}H", value)
 
@@ -307,7 +334,7 @@ def _decode_never(_value: bytes, _: bytes) -> None:
     return None
 
 
-_LISTS = frozenset({Attribute.XOR_PEER_ADDRESS, Attribute.XOR_RELAYED_ADDRESS})
+_LISTS = frozenset({Attribute.XOR_PEER_ADDRESS, Attribute.XOR_RELAYED_ADDRESS, Attribute.ADDRESS_ERROR_CODE})
 _DECODERS: dict[int, tuple[str, Callable[[bytes, bytes], object]]] = {
     Attribute.USERNAME: ("username", _decode_text),
     Attribute.MESSAGE_INTEGRITY: ("", _decode_never),  # one of the right size never gets here
@@ -321,6 +348,11 @@ _DECODERS: dict[int, tuple[str, Callable[[bytes, bytes], object]]] = {
     Attribute.XOR_RELAYED_ADDRESS: ("relayed_addresses", _decode_address),
     Attribute.REQUESTED_ADDRESS_FAMILY: ("requested_family", _decode_family),
     Attribute.REQUESTED_TRANSPORT: ("requested_transport", _decode_transport),
+    Attribute.EVEN_PORT: ("even_port", _decode_even_port),
+    Attribute.DONT_FRAGMENT: ("dont_fragment", _decode_flag),
+    Attribute.RESERVATION_TOKEN: ("reservation_token", _decode_token),
+    Attribute.DATA: ("data", _decode_bytes),
+    Attribute.ADDRESS_ERROR_CODE: ("address_errors", _decode_address_error),
     Attribute.XOR_MAPPED_ADDRESS: ("mapped_address", _decode_address),
     Attribute.PRIORITY: ("priority", _decode_u32),
     Attribute.USE_CANDIDATE: ("use_candidate", _decode_flag),
@@ -399,6 +431,22 @@ class Builder:
 
     def additional_family(self, family: AddressFamily) -> Self:
         return self.attribute(Attribute.ADDITIONAL_ADDRESS_FAMILY, bytes((family, 0, 0, 0)))
+
+    def even_port(self, *, reserve_next: bool) -> Self:
+        return self.attribute(Attribute.EVEN_PORT, bytes((0x80 if reserve_next else 0,)))
+
+    def reservation_token(self, token: bytes) -> Self:
+        return self.attribute(Attribute.RESERVATION_TOKEN, token)
+
+    def dont_fragment(self) -> Self:
+        return self.attribute(Attribute.DONT_FRAGMENT, b"")
+
+    def data(self, payload: bytes) -> Self:
+        return self.attribute(Attribute.DATA, payload)
+
+    def address_error(self, family: AddressFamily, code: int, reason: str) -> Self:
+        value = bytes((family, 0, code // 100, code % 100)) + reason.encode()
+        return self.attribute(Attribute.ADDRESS_ERROR_CODE, value)
 
     def channel_number(self, number: int) -> Self:
         return self.attribute(Attribute.CHANNEL_NUMBER, number.to_bytes(2, "big") + bytes(2))

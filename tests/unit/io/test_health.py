@@ -18,7 +18,7 @@ async def ask(port: int, request: bytes) -> bytes:
 
 async def test_pages_say_what_they_should() -> None:
     ready = False
-    server = HealthServer(lambda: ready, lambda: b"figures 1\n")
+    server = HealthServer(lambda: None if ready else "it rains", lambda: b"figures 1\n")
     await server.start("127.0.0.1", 0)
 
     async def get(path: str, method: str = "GET") -> tuple[bytes, bytes]:
@@ -39,7 +39,7 @@ async def test_pages_say_what_they_should() -> None:
 
 @pytest.mark.parametrize("request_", [b"\r\n\r\n", b"GET\r\n\r\n", b"\xff" * 100 + b"\r\n\r\n", b"GET  HTTP\r\n\r\n"])
 async def test_bad_requests_are_answered_with_an_error(request_: bytes) -> None:
-    server = HealthServer(lambda: True, lambda: b"")
+    server = HealthServer(lambda: None, lambda: b"")
     await server.start("127.0.0.1", 0)
 
     assert (await ask(server.port, request_)).startswith(b"HTTP/1.1 40")
@@ -47,7 +47,7 @@ async def test_bad_requests_are_answered_with_an_error(request_: bytes) -> None:
 
 
 async def test_endless_requests_get_no_answer() -> None:
-    server = HealthServer(lambda: True, lambda: b"")
+    server = HealthServer(lambda: None, lambda: b"")
     await server.start("127.0.0.1", 0)
 
     with contextlib.suppress(ConnectionResetError):

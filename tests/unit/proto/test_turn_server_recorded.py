@@ -1,5 +1,5 @@
 """Recorded conversations of real Firezone programs with their relay: every MESSAGE-INTEGRITY is right, and our server,
-given the same input and randomness, says the same to the last bit."""
+given the same input, randomness and nonces, says the same to the last bit, but for SOFTWARE in what strangers get."""
 
 import json
 from collections import Counter
@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.pcap import VECTORS, Captured, read_udp
-from wardgate.proto.turn_auth import parse_nonce
-from wardgate.proto.turn_server import OpenPort, TurnConfig, TurnServer
+from wardgate.proto import turn_server
+from wardgate.proto.turn_auth import Nonces
+from wardgate.proto.turn_config import TurnConfig
+from wardgate.proto.turn_events import OpenPort
+from wardgate.proto.turn_server import TurnServer
 from wardgate.wire import channel_data, stun, turn
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.stun import MessageClass, Method
@@ -64,10 +67,11 @@ def test_every_integrity_in_the_recordings_is_right(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RELAY_CAPTURES, ids=name_of)
-def test_our_server_says_what_the_recorded_relay_said(path: Path) -> None:
+def test_our_server_says_what_the_recorded_relay_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = list(read_udp(path))
+    monkeypatch.setattr(turn_server, "Nonces", lambda _key: RecordedNonces(recorded))
     start = recorded[0].at
-    config = TurnConfig(RELAY, software="firezone-relay; rev=xxxx")
+    config = TurnConfig(RELAY, software="firezone-relay; rev=xxxx", private_peers=True)
     server = TurnServer(config, stamp_secret_of(path), start, RecordedRandomness(recorded))
     ours: list[tuple[object, ...]] = []
 
@@ -83,30 +87,59 @@ def test_our_server_says_what_the_recorded_relay_said(path: Path) -> None:
                 server.handle_port_opened(event.port, at - start)
         while (transmit := server.poll_transmit()) is not None:
             if transmit.remote not in PRIVATE:
-                ours.append(tuple(transmit))
+                ours.append((transmit.local, transmit.remote, transmit.payload))
 
-    theirs = [(sent.source, sent.destination, sent.payload) for sent in recorded if sent.source.host == RELAY]
+    theirs = [
+        (sent.source, sent.destination, without_software(sent.payload))
+        for sent in recorded
+        if sent.source.host == RELAY
+    ]
     assert Counter(ours) == Counter(theirs)
 
 
-class RecordedRandomness:
-    """Draws again the nonces and ports that the recorded relay drew."""
+def without_software(payload: bytes) -> bytes:
+    """An unsigned answer as it is without SOFTWARE, which stands in front."""
+    if (
+        payload[4:8] != stun.MAGIC_COOKIE.to_bytes(4, "big")
+        or stun.decode(payload).has_integrity
+        or payload[20:22] != b"\x80\x22"
+    ):
+        return payload
+    rest = payload[24 + (int.from_bytes(payload[22:24], "big") + 3) // 4 * 4 :]
+    return payload[:2] + len(rest).to_bytes(2, "big") + payload[4:20] + rest
+
+
+def answers_of(recorded: list[Captured]) -> Iterator[tuple[SocketAddr, stun.Message]]:
+    """What the relay said to clients itself."""
+    for sent in recorded:
+        if sent.source == SocketAddr(RELAY, 3478) and stun.is_stun(sent.payload):
+            yield sent.destination, stun.decode(sent.payload)
+
+
+class RecordedNonces(Nonces):
+    """Issues the nonces that the recorded relay issued."""
 
     def __init__(self, recorded: list[Captured]) -> None:
-        answers = [
-            stun.decode(sent.payload)
-            for sent in recorded
-            if sent.source.host == RELAY and sent.source.port == 3478 and stun.is_stun(sent.payload)
+        super().__init__(bytes(16))
+        self._by_client = {client: answer.nonce for client, answer in answers_of(recorded) if answer.nonce is not None}
+
+    def issue(self, client: SocketAddr, now: float) -> bytes:
+        return self._by_client[client]
+
+    def is_good(self, client: SocketAddr, nonce: bytes, now: float) -> bool:
+        return self._by_client[client] == nonce
+
+
+class RecordedRandomness:
+    """Draws again the ports that the recorded relay drew."""
+
+    def __init__(self, recorded: list[Captured]) -> None:
+        self._ports = [
+            answer.relayed_addresses[0].port for _, answer in answers_of(recorded) if answer.relayed_addresses
         ]
-        self._nonces = [parse_nonce(answer.nonce) for answer in answers if answer.nonce is not None]
-        self._ports = [answer.relayed_addresses[0].port for answer in answers if answer.relayed_addresses]
 
     def __call__(self, size: int) -> bytes:
-        if size == 16:
-            nonce = self._nonces.pop(0)
-            assert nonce is not None
-            return nonce
-        return (self._ports.pop(0) - 49152).to_bytes(size, "big")
+        return bytes(16) if size == 16 else (self._ports.pop(0) - 49152).to_bytes(size, "big")
 
 
 def messages_of(path: Path) -> Iterator[stun.Message]:

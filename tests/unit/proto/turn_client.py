@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from wardgate.proto.turn_server import OpenPort, TurnConfig, TurnEvent, TurnServer
+from wardgate.proto.turn_config import TurnConfig
+from wardgate.proto.turn_events import OpenPort, TurnEvent
+from wardgate.proto.turn_server import TurnServer
 from wardgate.wire import stun, turn
 from wardgate.wire.addresses import SocketAddr, Transmit
 from wardgate.wire.stun import Builder, MessageClass, Method

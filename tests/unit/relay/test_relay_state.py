@@ -1,7 +1,8 @@
 """A relay as a whole, without sockets."""
 
 from tests.unit.proto.turn_client import Counting
-from wardgate.proto.turn_server import TurnConfig
+from wardgate.proto.turn_auth import StaticUsers
+from wardgate.proto.turn_config import TurnConfig
 from wardgate.relay import metrics
 from wardgate.relay.state import RelaySnapshot, RelayState
 from wardgate.wire.addresses import SocketAddr
@@ -27,7 +28,7 @@ def test_readiness_follows_the_portal_and_relaying_does_not() -> None:
     state = RelayState(TurnConfig("203.0.113.3"), 0.0, Counting())
     request = Builder(Method.BINDING, MessageClass.REQUEST, bytes(12)).build()
     joined = []
-    for change in (None, state.handle_portal_up, state.handle_portal_down):
+    for change in (None, state.handle_portal_up, lambda: state.handle_portal_down("a storm")):
         if change is not None:
             change()
         joined.append(state.snapshot().joined)
@@ -49,7 +50,8 @@ def test_peer_datagrams_without_a_channel_are_counted() -> None:
 def test_metrics_name_every_response() -> None:
     counters = {"responses_success_channel_bind": 2, "responses_error_allocate_401": 3, "dropped_unknown": 4}
 
-    text = metrics.render(RelaySnapshot(True, 5, 6, counters), {"send_calls": 7}, {"lines_lost": 8}).decode()
+    snapshot = RelaySnapshot(True, 5, 6, 9, False, counters)
+    text = metrics.render(snapshot, {"send_calls": 7}, {"streams_opened": 2}, {"lines_lost": 8}).decode()
 
     success = 'error_code="",message_type="channelbind",response_class="success"'
     assert f"wardgate_relay_responses_total{{{success}}} 2.0" in text
@@ -59,3 +61,32 @@ def test_metrics_name_every_response() -> None:
     assert 'wardgate_relay_forwarder_total{event="send_calls"} 7.0' in text
     assert "wardgate_relay_allocations 5.0" in text
     assert "wardgate_relay_channels 6.0" in text
+    assert "wardgate_relay_permissions 9.0" in text
+    assert "wardgate_relay_draining 0.0" in text
+    assert 'wardgate_relay_streams_total{event="streams_opened"} 2.0' in text
+
+
+def test_it_says_why_it_is_not_ready() -> None:
+    state = RelayState(TurnConfig("203.0.113.3"), 0.0, Counting())
+
+    problems = [state.problem()]
+    state.handle_portal_up()
+    problems.append(state.problem())
+    state.handle_portal_down("a storm")
+    problems.append(state.problem())
+    state.handle_portal_up()
+    state.drain()
+    problems.append(state.problem())
+
+    assert problems == [
+        "the portal has not confirmed the join yet",
+        None,
+        "the portal is away: a storm",
+        "it ends, 0 allocations are still served",
+    ]
+
+
+def test_a_relay_by_itself_is_ready_and_lets_no_device_in() -> None:
+    state = RelayState(TurnConfig("203.0.113.3"), 0.0, Counting(), (StaticUsers({"a": "b"}),), is_alone=True)
+
+    assert state.problem() is None

@@ -174,9 +174,9 @@ def test_unacceptable_values_are_reported_and_read_as_absent(type_: int, value: 
 
 def test_unknown_required_attributes_are_reported_once() -> None:
     builder = Builder(Method.ALLOCATE, MessageClass.REQUEST, TID)
-    builder.attribute(0x001A, b"").attribute(0x001A, b"").attribute(0x8099, b"abc")
+    builder.attribute(0x001B, b"").attribute(0x001B, b"").attribute(0x8099, b"abc")
 
-    assert stun.decode(builder.build()).unknown_required == (0x001A,)
+    assert stun.decode(builder.build()).unknown_required == (0x001B,)
 
 
 @pytest.mark.parametrize(

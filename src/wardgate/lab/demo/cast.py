@@ -95,7 +95,7 @@ class Cast:
 
     def start_relay(self, node: str = "relay-1", address: str = "203.0.113.3") -> Process:
         """Starts a relay."""
-        return self.start_member("relay", node, "relay", "--public-ip4-addr", address)
+        return self.start_member("relay", node, "relay", "--public-ip4-addr", address, "--drain-time", "0s")
 
     def start_gateway(self, node: str = "gateway-1", env: Mapping[str, str] = NOTHING) -> Process:
         """Starts a gateway."""
