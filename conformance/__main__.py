@@ -48,7 +48,7 @@ def _one(requirements: Sequence[Requirement], options: Options) -> tuple[list[Co
 
 def _compare(requirements: Sequence[Requirement], options: Options) -> tuple[list[Column], str]:
     """Ours and coturn; ours decides on the exit status."""
-    from conformance import servers  # noqa: PLC0415 - needs the tests' folder, which others may not have
+    from conformance import servers  # needs the tests' folder, which others may not have
 
     columns = []
     starts: list[AbstractContextManager[servers.Running]] = [servers.start_ours(), servers.start_coturn()]
@@ -57,8 +57,8 @@ def _compare(requirements: Sequence[Requirement], options: Options) -> tuple[lis
             print(f"{running.name}:")
             columns.append(Column(running.name, _over_both(requirements, running.target, options)))
     how = (
-        "Made by `make conformance`: coturn as Debian has it and our relay, both on loopback with loopback peers allowed, "
-        "over UDP; what concerns streams alone over TCP."
+        "Made by `make conformance`: our relay, and coturn as Debian has it, both on loopback with loopback peers "
+        "allowed, over UDP; what concerns streams alone over TCP."
     )
     return columns, how
 

@@ -331,8 +331,8 @@ def seen(data: "bytes | Delivery | tuple[bytes, Address] | None") -> str:
         case bytes():
             message = _decoded(data)
             return str(message) if message else f"{len(data)} bytes that are no STUN message ({data[:8].hex()}...)"
-        case (payload, source):
-            return f"{len(payload)} bytes from {source}"
+        case _:
+            return f"{len(data[0])} bytes from {data[1]}"
 
 
 def _decoded(data: bytes) -> Message | None:
