@@ -1,14 +1,16 @@
 """The program: `python -m conformance`, or `make conformance`."""
 
+import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from conformance import options as command_line
 from conformance import preflight, report, runner
-from conformance.lab import Facts, Target
+from conformance.lab import Facts, Target, stopping
 from conformance.links import Unreachable
 from conformance.options import Options
 from conformance.registry import Requirement, all_requirements
@@ -20,6 +22,7 @@ DEFAULT_REPORT = Path("docs/conformance.md")
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the suite and returns the exit status."""
+    signal.signal(signal.SIGTERM, _end)  # so that the servers that were started end as well
     options = command_line.parse(arguments)
     requirements = options.choose(all_requirements())
     if not requirements:
@@ -33,8 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     except (Unreachable, preflight.Refused) as error:
         print(f"conformance: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("conformance: interrupted", file=sys.stderr)
+        return 130
     _write(columns, how, options)
     return int(any(result.is_broken_must for result in columns[0].results))
+
+
+def _end(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _one(requirements: Sequence[Requirement], options: Options) -> tuple[list[Column], str]:
@@ -50,12 +60,16 @@ def _compare(requirements: Sequence[Requirement], options: Options) -> tuple[lis
     """Ours and coturn; ours decides on the exit status."""
     from conformance import servers  # needs the tests' folder, which others may not have
 
-    columns = []
-    starts: list[AbstractContextManager[servers.Running]] = [servers.start_ours(), servers.start_coturn()]
-    for start in starts:
-        with start as running:
-            print(f"{running.name}:")
-            columns.append(Column(running.name, _over_both(requirements, running.target, options)))
+    with ExitStack() as stack:
+        started = [stack.enter_context(start()) for start in (servers.start_ours, servers.start_coturn)]
+        # What waits for minutes waits at both at once; else one after the other, which disturbs nobody.
+        with ThreadPoolExecutor(len(started) if options.slow else 1) as pool:
+            results = pool.map(lambda one: _over_both(requirements, one.name, one.target, options), started)
+            try:
+                columns = [Column(one.name, result) for one, result in zip(started, results, strict=True)]
+            except BaseException:
+                stopping.set()
+                raise
     how = (
         "Made by `make conformance`: our relay, and coturn as Debian has it, both on loopback with loopback peers "
         "allowed, over UDP; what concerns streams alone over TCP."
@@ -63,8 +77,9 @@ def _compare(requirements: Sequence[Requirement], options: Options) -> tuple[lis
     return columns, how
 
 
-def _over_both(requirements: Sequence[Requirement], target: Target, options: Options) -> list[Result]:
+def _over_both(requirements: Sequence[Requirement], name: str, target: Target, options: Options) -> list[Result]:
     """Everything over UDP, and over TCP what concerns streams alone."""
+    print(f"{name}:")
     streams = [each for each in requirements if each.over == "stream"]
     others = [each for each in requirements if each.over != "stream"]
     results = _run(others, target, preflight.look(target), options)

@@ -1,5 +1,6 @@
 """What checks work with: clients that talk to the server and say in failures what was sent and what came."""
 
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass, replace
@@ -10,6 +11,9 @@ from conformance.credentials import User, Users
 from conformance.links import Link, Peer, open_link
 from conformance.registry import Failed, NotApplicable, NotTested
 from conformance.wire import Address, Draft, Malformed, Message
+
+stopping = threading.Event()
+"""Set when the program is to end, so that nobody waits minutes for a thread."""
 
 
 @dataclass(frozen=True)
@@ -305,6 +309,11 @@ class Lab:
     def need_authentication(self) -> None:
         if not self.facts.authenticates:
             raise NotApplicable("the server asks nobody for credentials")
+
+    def sleep(self, seconds: float) -> None:
+        """Waits for something to expire; the end of the program ends it early."""
+        if stopping.wait(seconds):
+            raise NotTested("interrupted")
 
     @property
     def silence_s(self) -> float:

@@ -5,11 +5,12 @@ import select
 import socket
 import ssl
 import time
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from conformance.wire import HEADER_SIZE, Address
 
 CONNECT_TIMEOUT_S = 2.0
+MAX_REJECTED = 64
 
 
 class Unreachable(Exception):
@@ -31,27 +32,25 @@ class Link(Protocol):
     def close(self) -> None: ...
 
 
-def open_link(transport: str, server: Address, local_host: str | None = None) -> Link:
+def open_link(transport: str, server: Address) -> Link:
     """A fresh 5-tuple.
 
     Raises:
         Unreachable: The server refuses connections.
     """
     if transport == "udp":
-        return UdpLink(server, local_host)
-    return StreamLink(server, tls=transport == "tls", local_host=local_host)
+        return UdpLink(server)
+    return StreamLink(server, tls=transport == "tls")
 
 
 class UdpLink:
     """An unconnected socket would also hear strangers; a connected one proves where answers come from."""
 
     reliable = False
+    _used: ClassVar[set[Address]] = set()
 
-    def __init__(self, server: Address, local_host: str | None = None) -> None:
-        self._socket = socket.socket(_family(server.host), socket.SOCK_DGRAM)
-        if local_host is not None:
-            self._socket.bind((local_host, 0))
-        self._socket.connect((server.host, server.port))
+    def __init__(self, server: Address) -> None:
+        self._socket = self._fresh_socket(server)
         self.local = Address(*self._socket.getsockname()[:2])
 
     def send(self, data: bytes) -> None:
@@ -70,16 +69,32 @@ class UdpLink:
     def close(self) -> None:
         self._socket.close()
 
+    @classmethod
+    def _fresh_socket(cls, server: Address) -> socket.socket:
+        """A socket on a port that no earlier client had: the server may still remember that one for a while."""
+        rejected: list[socket.socket] = []
+        try:
+            while True:
+                one = socket.socket(_family(server.host), socket.SOCK_DGRAM)
+                one.connect((server.host, server.port))
+                local = Address(*one.getsockname()[:2])
+                if local not in cls._used or len(rejected) == MAX_REJECTED:
+                    cls._used.add(local)
+                    return one
+                rejected.append(one)
+        finally:
+            for each in rejected:
+                each.close()
+
 
 class StreamLink:
     """TCP or TLS; finds the borders of STUN messages and padded channel data."""
 
     reliable = True
 
-    def __init__(self, server: Address, *, tls: bool, local_host: str | None = None) -> None:
-        source = None if local_host is None else (local_host, 0)
+    def __init__(self, server: Address, *, tls: bool) -> None:
         try:
-            plain = socket.create_connection((server.host, server.port), CONNECT_TIMEOUT_S, source)
+            plain = socket.create_connection((server.host, server.port), CONNECT_TIMEOUT_S)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = _trusting_context().wrap_socket(plain) if tls else plain
         except OSError as error:

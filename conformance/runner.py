@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
-from conformance.lab import Facts, Lab, Target
+from conformance.lab import Facts, Lab, Target, stopping
 from conformance.registry import Failed, NotApplicable, NotTested, Requirement
 
 
@@ -93,7 +93,11 @@ def _check_at_once(requirements: list[Requirement], target: Target, facts: Facts
     if not requirements:
         return
     with ThreadPoolExecutor(len(requirements)) as pool:
-        yield from pool.map(lambda requirement: check(requirement, target, facts, slow=True), requirements)
+        try:
+            yield from pool.map(lambda requirement: check(requirement, target, facts, slow=True), requirements)
+        except BaseException:
+            stopping.set()
+            raise
 
 
 def _close(lab: Lab) -> None:

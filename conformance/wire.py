@@ -9,6 +9,7 @@ import hmac
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, Self
@@ -60,11 +61,33 @@ SOFTWARE = 0x8022
 FINGERPRINT = 0x8028
 
 ATTRIBUTE_NAMES = {
-    value: name.replace("_", "-")
-    for name, value in list(globals().items())
-    if isinstance(value, int) and name.isupper() and name not in {"MAGIC_COOKIE", "HEADER_SIZE", "FINGERPRINT_XOR"}
-    if name not in {"REQUEST", "INDICATION", "SUCCESS", "ERROR", "BINDING", "ALLOCATE", "REFRESH", "SEND"}
-    if name not in {"DATA_METHOD", "CREATE_PERMISSION", "CHANNEL_BIND"}
+    MAPPED_ADDRESS: "MAPPED-ADDRESS",
+    USERNAME: "USERNAME",
+    MESSAGE_INTEGRITY: "MESSAGE-INTEGRITY",
+    ERROR_CODE: "ERROR-CODE",
+    UNKNOWN_ATTRIBUTES: "UNKNOWN-ATTRIBUTES",
+    CHANNEL_NUMBER: "CHANNEL-NUMBER",
+    LIFETIME: "LIFETIME",
+    XOR_PEER_ADDRESS: "XOR-PEER-ADDRESS",
+    DATA: "DATA",
+    REALM: "REALM",
+    NONCE: "NONCE",
+    XOR_RELAYED_ADDRESS: "XOR-RELAYED-ADDRESS",
+    REQUESTED_ADDRESS_FAMILY: "REQUESTED-ADDRESS-FAMILY",
+    EVEN_PORT: "EVEN-PORT",
+    REQUESTED_TRANSPORT: "REQUESTED-TRANSPORT",
+    DONT_FRAGMENT: "DONT-FRAGMENT",
+    MESSAGE_INTEGRITY_SHA256: "MESSAGE-INTEGRITY-SHA256",
+    PASSWORD_ALGORITHM: "PASSWORD-ALGORITHM",
+    USERHASH: "USERHASH",
+    XOR_MAPPED_ADDRESS: "XOR-MAPPED-ADDRESS",
+    RESERVATION_TOKEN: "RESERVATION-TOKEN",
+    ADDITIONAL_ADDRESS_FAMILY: "ADDITIONAL-ADDRESS-FAMILY",
+    ADDRESS_ERROR_CODE: "ADDRESS-ERROR-CODE",
+    PASSWORD_ALGORITHMS: "PASSWORD-ALGORITHMS",
+    ICMP: "ICMP",
+    SOFTWARE: "SOFTWARE",
+    FINGERPRINT: "FINGERPRINT",
 }
 
 IPV4, IPV6 = 1, 2
@@ -165,13 +188,13 @@ class Message:
     def __str__(self) -> str:
         name = f"{METHOD_NAMES.get(self.method, hex(self.method))} {CLASS_NAMES[self.message_class]}"
         if self.error_code is not None:
-            return f"{name} {self.error_code}"
+            reason = (self.first(ERROR_CODE) or b"")[4:].decode(errors="replace")
+            return f"{name} {self.error_code} ({''.join(filter(str.isprintable, reason))[:60]})"
         return f"{name} with {names_of(attribute.type for attribute in self.attributes)}"
 
 
-def names_of(types: "object") -> str:
+def names_of(types: Iterable[int]) -> str:
     """Attribute types as a list for people."""
-    assert hasattr(types, "__iter__")
     return ", ".join(ATTRIBUTE_NAMES.get(type_, f"0x{type_:04x}") for type_ in types) or "no attributes"
 
 

@@ -1,5 +1,7 @@
 """Allocate requests and what is granted: RFC 8656, sections 5 and 7.2."""
 
+from itertools import pairwise
+
 from conformance import wire
 from conformance.lab import Lab, seen
 from conformance.registry import Failed, NotApplicable, requirement
@@ -45,7 +47,9 @@ def no_transport(lab: Lab) -> None:
 
 @requirement("8656-7.2-05", "MUST", "A REQUESTED-TRANSPORT of one byte instead of four is answered 400.")
 def malformed_transport(lab: Lab) -> None:
-    draft = Draft(wire.ALLOCATE).add(wire.REQUESTED_TRANSPORT, bytes((wire.UDP,))).because("REQUESTED-TRANSPORT of 1 byte")
+    draft = (
+        Draft(wire.ALLOCATE).add(wire.REQUESTED_TRANSPORT, bytes((wire.UDP,))).because("REQUESTED-TRANSPORT of 1 byte")
+    )
     lab.client().ask_signed(draft).expect_error(400)
 
 
@@ -54,7 +58,12 @@ def unknown_transport(lab: Lab) -> None:
     lab.client().ask_signed(Draft(wire.ALLOCATE).transport(99).because("transport 99")).expect_error(442)
 
 
-@requirement("8656-7.2-07", "MUST", "REQUESTED-TRANSPORT TCP over UDP, which RFC 6062 forbids too, is answered 442 or 400.", over="udp")
+@requirement(
+    "8656-7.2-07",
+    "MUST",
+    "REQUESTED-TRANSPORT TCP over UDP, which RFC 6062 forbids too, is answered 442 or 400.",
+    over="udp",
+)
 def tcp_transport(lab: Lab) -> None:
     lab.client().ask_signed(Draft(wire.ALLOCATE).transport(TCP).because("transport 6")).expect_error(442, 400)
 
@@ -88,7 +97,9 @@ def has_mapped_address(lab: Lab) -> None:
         raise Failed(f"sent Allocate request from {client.link.local}; XOR-MAPPED-ADDRESS is {mapped}")
 
 
-@requirement("8656-7.2-11", "MUST", "Without REQUESTED-ADDRESS-FAMILY the relayed address is IPv4, or the answer is 440.")
+@requirement(
+    "8656-7.2-11", "MUST", "Without REQUESTED-ADDRESS-FAMILY the relayed address is IPv4, or the answer is 440."
+)
 def default_family(lab: Lab) -> None:
     client = lab.client()
     exchange = client.ask_signed(_allocate())
@@ -116,7 +127,7 @@ def port_is_not_well_known(lab: Lab) -> None:
 @requirement("8656-7.2-14", "SHOULD", "Relayed ports cannot be guessed from those before (RFC 6056).")
 def ports_are_random(lab: Lab) -> None:
     ports = [lab.client().allocate().port for _ in range(6)]
-    steps = {abs(after - before) for before, after in zip(ports, ports[1:], strict=False)}
+    steps = {abs(after - before) for before, after in pairwise(ports)}
     if len(steps) == 1 or max(steps) <= 2:
         raise Failed(f"sent 6 Allocate requests; got ports {ports}")
 
@@ -152,10 +163,14 @@ def longest_lifetime(lab: Lab) -> None:
 
 def _expect_lifetime(answer: Message, lifetime_s: int, sent: str) -> None:
     if answer.number(wire.LIFETIME) != lifetime_s:
-        raise Failed(f"sent Allocate request with {sent}; expected {lifetime_s} s, got {answer.number(wire.LIFETIME)} s")
+        raise Failed(
+            f"sent Allocate request with {sent}; expected {lifetime_s} s, got {answer.number(wire.LIFETIME)} s"
+        )
 
 
-@requirement("8656-18.2-01", "MUST", "A LIFETIME of two bytes instead of four is refused, or ignored, but never granted.")
+@requirement(
+    "8656-18.2-01", "MUST", "A LIFETIME of two bytes instead of four is refused, or ignored, but never granted."
+)
 def malformed_lifetime(lab: Lab) -> None:
     exchange = lab.client().ask_signed(_allocate().add(wire.LIFETIME, b"\x0e\x10").because("LIFETIME of 2 bytes"))
     if exchange.answer is None or exchange.answer.message_class != wire.SUCCESS:
@@ -212,8 +227,9 @@ def channel_without_allocation(lab: Lab) -> None:
 def send_without_allocation(lab: Lab) -> None:
     client, peer = lab.client(), lab.peer()
     draft = client.send_to(peer.address, b"nowhere")
-    if (answer := client.hear()) is not None or (answer := peer.receive(0.05)) is not None:
-        raise Failed(f"sent {draft} without an allocation; got {seen(answer)}")
+    came = client.hear() or peer.receive(0.05)
+    if came is not None:
+        raise Failed(f"sent {draft} without an allocation; got {seen(came)}")
 
 
 @requirement("8656-5-13", "MUST", "Channel data without an allocation is ignored.")
@@ -245,6 +261,18 @@ def relayed_addresses_differ(lab: Lab) -> None:
     first, second = lab.client().allocate(), lab.client().allocate()
     if first == second:
         raise Failed(f"sent Allocate requests from two ports; both got {first}")
+
+
+@requirement("8656-6-05", "MUST", "An allocation is not ended by another one of the same user.")
+def allocations_of_one_user(lab: Lab) -> None:
+    user = lab.target.users.take()
+    first, second = lab.client(user), lab.client(user)
+    first.allocate()
+    exchange = second.ask_signed(_allocate())
+    if exchange.answer is not None and exchange.answer.error_code == 486:
+        raise NotApplicable("a user may have one allocation only: 486")
+    exchange.expect_success()
+    first.ask_signed(Draft(wire.REFRESH).because("after another Allocate of the same user")).expect_success()
 
 
 @requirement("8656-7.2-20", "MAY", "An allocation quota of the user is enforced with 486.")

@@ -1,4 +1,4 @@
-"""What a client may ask of an allocation: families, even ports, reservations, DF; RFC 8656, sections 7.2, 18.6 to 18.12."""
+"""What a client may ask of an allocation: families, even ports, reservations, DF; RFC 8656, 7.2 and 18.6 to 18.12."""
 
 from conformance import wire
 from conformance.lab import Client, Exchange, Lab

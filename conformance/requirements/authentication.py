@@ -215,13 +215,17 @@ def nonce_is_used_again(lab: Lab) -> None:
     client.ask(client.signed(Draft(wire.REFRESH).because("the same nonce"))).expect_success()
 
 
-@requirement("8489-14.3-01", "MUST", "A USERNAME of 508 bytes, the longest there may be, is read: 401 if it is unknown.")
+@requirement(
+    "8489-14.3-01", "MUST", "A USERNAME of 508 bytes, the longest there may be, is read: 401 if it is unknown."
+)
 def long_username(lab: Lab) -> None:
     client, _ = _challenged(lab)
     client.ask(client.signed(_allocate(), User("n" * 508, "x")).because("a user of 508 bytes")).expect_error(401)
 
 
-@requirement("8489-9.2.2-01", "MUST", "The key is MD5 of user, realm and password; a request signed with it is accepted.")
+@requirement(
+    "8489-9.2.2-01", "MUST", "The key is MD5 of user, realm and password; a request signed with it is accepted."
+)
 def long_term_key(lab: Lab) -> None:
     client, _ = _challenged(lab)
     client.ask(client.signed(_allocate())).expect_success()

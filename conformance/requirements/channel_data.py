@@ -55,7 +55,9 @@ def unpadded(lab: Lab) -> None:
     _must_arrive(lab, peer, "channel data of 5 bytes without padding", b"12345")
 
 
-@requirement("8656-12.5-03", "MUST", "Over UDP channel data with padding is accepted, and the padding not relayed.", over="udp")
+@requirement(
+    "8656-12.5-03", "MUST", "Over UDP channel data with padding is accepted, and the padding not relayed.", over="udp"
+)
 def padded(lab: Lab) -> None:
     client, peer, _ = _bound(lab)
     client.link.send(channel_data(NUMBER, b"12345", padding=bytes(3)))
@@ -193,7 +195,9 @@ def stranger(lab: Lab) -> None:
     _must_not_arrive(lab, peer, client, "channel data from another port than the allocation's")
 
 
-@requirement("8656-12.6-13", "MUST", "A first byte that belongs to no protocol (0x80 to 0xff) is discarded.", over="udp")
+@requirement(
+    "8656-12.6-13", "MUST", "A first byte that belongs to no protocol (0x80 to 0xff) is discarded.", over="udp"
+)
 def reserved_first_byte(lab: Lab) -> None:
     client, peer, _ = _bound(lab)
     for first in (0x14, 0x80, 0xC8, 0xFF):

@@ -16,10 +16,9 @@ def _wait(lab: Lab, client: Client, seconds: float, *, refresh: bool = True) -> 
     """Waits, and keeps the allocation meanwhile where `refresh` says so."""
     until = time.monotonic() + seconds
     while (remaining := until - time.monotonic()) > 0:
-        time.sleep(min(remaining, 120))
+        lab.sleep(min(remaining, 120))
         if refresh:
             client.ask_signed(Draft(wire.REFRESH).lifetime(ALLOCATION_S)).expect_success()
-    assert lab is not None
 
 
 def _hears(client: Client, peer: Peer, relayed: Address) -> bool:
@@ -29,10 +28,18 @@ def _hears(client: Client, peer: Peer, relayed: Address) -> bool:
     return client.delivery() is not None
 
 
-@requirement("8656-9-06", "MUST", "A permission lasts 300 s.", slow=True)
-def permission_lasts(lab: Lab) -> None:
+def _permitted(lab: Lab) -> tuple[Client, Peer, Address]:
+    """A permission of this moment, and it works; else its end would prove nothing."""
     client, peer, relayed = lab.allocated()
     client.permit(peer.address)
+    if not _hears(client, peer, relayed):
+        raise Failed("a peer sent data at once after CreatePermission; nothing came")
+    return client, peer, relayed
+
+
+@requirement("8656-9-06", "MUST", "A permission lasts 300 s.", slow=True)
+def permission_lasts(lab: Lab) -> None:
+    client, peer, relayed = _permitted(lab)
     _wait(lab, client, PERMISSION_S - EARLY_S)
     if not _hears(client, peer, relayed):
         raise Failed(f"a peer sent data {PERMISSION_S - EARLY_S} s after CreatePermission; nothing came")
@@ -40,8 +47,7 @@ def permission_lasts(lab: Lab) -> None:
 
 @requirement("8656-9-07", "MUST", "A permission ends after 300 s, and traffic does not prolong it.", slow=True)
 def permission_ends(lab: Lab) -> None:
-    client, peer, relayed = lab.allocated()
-    client.permit(peer.address)
+    client, peer, relayed = _permitted(lab)
     _wait(lab, client, PERMISSION_S - EARLY_S)
     client.send_to(peer.address, b"traffic")
     _hears(client, peer, relayed)
@@ -52,8 +58,7 @@ def permission_ends(lab: Lab) -> None:
 
 @requirement("8656-9-08", "MUST", "A permission that is created again lasts 300 s from then.", slow=True)
 def permission_is_refreshed(lab: Lab) -> None:
-    client, peer, relayed = lab.allocated()
-    client.permit(peer.address)
+    client, peer, relayed = _permitted(lab)
     _wait(lab, client, PERMISSION_S / 2)
     client.permit(peer.address)
     _wait(lab, client, PERMISSION_S - EARLY_S)
@@ -77,6 +82,9 @@ def channel_lasts(lab: Lab) -> None:
 def channel_ends(lab: Lab) -> None:
     client, peer, _ = lab.allocated()
     client.bind(0x4000, peer.address)
+    client.link.send(channel_data(0x4000, b"at first"))
+    if peer.receive(lab.target.answer_s) is None:
+        raise Failed("sent channel data at once after ChannelBind; nothing came")
     _wait(lab, client, CHANNEL_S - EARLY_S)
     client.permit(peer.address)
     client.link.send(channel_data(0x4000, b"traffic!"))
@@ -95,7 +103,9 @@ def allocation_lasts(lab: Lab) -> None:
     client.ask_signed(Draft(wire.REFRESH).because(f"{ALLOCATION_S - EARLY_S} s after Allocate")).expect_success()
 
 
-@requirement("8656-6-04", "MUST", "An allocation ends when its LIFETIME is over, and traffic does not prolong it.", slow=True)
+@requirement(
+    "8656-6-04", "MUST", "An allocation ends when its LIFETIME is over, and traffic does not prolong it.", slow=True
+)
 def allocation_ends(lab: Lab) -> None:
     client, peer, _ = lab.allocated()
     client.permit(peer.address)
@@ -114,6 +124,6 @@ def reservation_is_held(lab: Lab) -> None:
     token = exchange.expect_success().first(wire.RESERVATION_TOKEN)
     if token is None:
         raise exchange.failed("RESERVATION-TOKEN")
-    time.sleep(28)
+    lab.sleep(28)
     draft = Draft(wire.ALLOCATE).transport().add(wire.RESERVATION_TOKEN, token)
     second.ask_signed(draft.because("a token of 28 s")).expect_success()

@@ -51,7 +51,9 @@ def several_messages_in_a_segment(lab: Lab) -> None:
     _answered(client, *drafts)
 
 
-@requirement("8489-6.2.2-04", "MUST", "A message and a half, then the other half: both are answered.", over="stream", turn=False)
+@requirement(
+    "8489-6.2.2-04", "MUST", "A message and a half, then the other half: both are answered.", over="stream", turn=False
+)
 def message_and_a_half(lab: Lab) -> None:
     client, first, second = lab.client(), Draft(wire.BINDING), Draft(wire.BINDING)
     data = first.encode() + second.encode()
@@ -61,7 +63,9 @@ def message_and_a_half(lab: Lab) -> None:
     _answered(client, first, second)
 
 
-@requirement("8489-6.3.1.2-02", "MUST", "The response comes on the connection of its request.", over="stream", turn=False)
+@requirement(
+    "8489-6.3.1.2-02", "MUST", "The response comes on the connection of its request.", over="stream", turn=False
+)
 def response_on_same_connection(lab: Lab) -> None:
     client, other, draft = lab.client(), lab.client(), Draft(wire.BINDING)
     client.link.send(draft.encode())
@@ -77,7 +81,12 @@ def connection_is_kept(lab: Lab) -> None:
         client.ask(Draft(wire.BINDING)).expect_success()
 
 
-@requirement("8656-5-05", "SHOULD", "TCP is served between client and server, and XOR-MAPPED-ADDRESS is its client's.", over="stream")
+@requirement(
+    "8656-5-05",
+    "SHOULD",
+    "TCP is served between client and server, and XOR-MAPPED-ADDRESS is its client's.",
+    over="stream",
+)
 def tcp_is_served(lab: Lab) -> None:
     client = lab.client()
     answer = client.ask_signed(Draft(wire.ALLOCATE).transport()).expect_success()
@@ -113,7 +122,9 @@ def channel_data_and_stun_in_a_segment(lab: Lab) -> None:
     client, peer, _ = lab.allocated()
     client.bind(0x4000, peer.address)
     draft = Draft(wire.BINDING)
-    frames = channel_data(0x4000, b"1", padding=bytes(3)) + draft.encode() + channel_data(0x4000, b"22", padding=bytes(2))
+    frames = (
+        channel_data(0x4000, b"1", padding=bytes(3)) + draft.encode() + channel_data(0x4000, b"22", padding=bytes(2))
+    )
     client.link.send(frames)
     came = [peer.receive(lab.target.answer_s), peer.receive(lab.target.answer_s)]
     if [each[0] for each in came if each] != [b"1", b"22"]:

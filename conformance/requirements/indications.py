@@ -87,7 +87,9 @@ def send_much(lab: Lab) -> None:
     _must_arrive(lab, peer, client.send_to(peer.address, payload[:LARGEST]), payload[:LARGEST])
 
 
-@requirement("8656-11.2-09", "MUST", "DONT-FRAGMENT in a Send indication is obeyed, or has it discarded if unsupported.")
+@requirement(
+    "8656-11.2-09", "MUST", "DONT-FRAGMENT in a Send indication is obeyed, or has it discarded if unsupported."
+)
 def send_unfragmented(lab: Lab) -> None:
     client, peer, _ = _permitted(lab)
     supported = lab.client().ask_signed(Draft(wire.ALLOCATE).transport().add(wire.DONT_FRAGMENT)).answer
@@ -152,7 +154,9 @@ def large_data_indication(lab: Lab) -> None:
         raise Failed(f"a permitted peer sent {LARGEST} bytes; the client got {seen(came)}")
 
 
-@requirement("8656-11.3-05", "MUST", "Two clients of one server can talk to each other through their relayed addresses.")
+@requirement(
+    "8656-11.3-05", "MUST", "Two clients of one server can talk to each other through their relayed addresses."
+)
 def two_clients(lab: Lab) -> None:
     first, second = lab.client(), lab.client()
     first_relayed, second_relayed = first.allocate(), second.allocate()

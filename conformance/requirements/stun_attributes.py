@@ -89,10 +89,14 @@ def padding_of_server_is_zero(lab: Lab) -> None:
                 raise Failed(f"in {answer}: {wire.names_of([attribute.type])} has padding {attribute.padding.hex()}")
 
 
-@requirement("8489-14-03", "MUST", "Of an attribute that is there twice, the first counts, unless the request is refused.")
+@requirement(
+    "8489-14-03", "MUST", "Of an attribute that is there twice, the first counts, unless the request is refused."
+)
 def first_of_two_counts(lab: Lab) -> None:
     client = lab.client()
-    exchange = client.ask_signed(Draft(wire.ALLOCATE).transport(wire.UDP).transport(99).because("transports 17, then 99"))
+    exchange = client.ask_signed(
+        Draft(wire.ALLOCATE).transport(wire.UDP).transport(99).because("transports 17, then 99")
+    )
     if exchange.answer is None or exchange.answer.message_class != wire.SUCCESS:
         exchange.expect_error(400)
 
@@ -100,7 +104,9 @@ def first_of_two_counts(lab: Lab) -> None:
 @requirement("8489-14-04", "MUST", "Of an attribute that is there twice, the second never replaces the first.")
 def second_of_two_does_not_count(lab: Lab) -> None:
     client = lab.client()
-    exchange = client.ask_signed(Draft(wire.ALLOCATE).transport(99).transport(wire.UDP).because("transports 99, then 17"))
+    exchange = client.ask_signed(
+        Draft(wire.ALLOCATE).transport(99).transport(wire.UDP).because("transports 99, then 17")
+    )
     exchange.expect_error(442, 400)
 
 
@@ -110,7 +116,9 @@ def mapped_address(lab: Lab) -> None:
     _check_mapped(client, client.ask(Draft(wire.BINDING)).expect_success())
 
 
-@requirement("8489-14.2-02", "MUST", "XOR-MAPPED-ADDRESS over IPv6 is XORed with the transaction id as well.", turn=False)
+@requirement(
+    "8489-14.2-02", "MUST", "XOR-MAPPED-ADDRESS over IPv6 is XORed with the transaction id as well.", turn=False
+)
 def mapped_address_over_ipv6(lab: Lab) -> None:
     server = lab.target.server if ":" in lab.target.server.host else lab.target.server6
     if server is None:
@@ -213,7 +221,9 @@ def _check_text(name: str, value: bytes) -> None:
         raise Failed(f"{name} has {characters} characters in {len(value)} bytes")
 
 
-@requirement("8489-14.5-01", "MUST", "Attributes behind MESSAGE-INTEGRITY are ignored: a LIFETIME of 0 there frees nothing.")
+@requirement(
+    "8489-14.5-01", "MUST", "Attributes behind MESSAGE-INTEGRITY are ignored: a LIFETIME of 0 there frees nothing."
+)
 def attributes_behind_integrity(lab: Lab) -> None:
     lab.need_authentication()
     client = lab.client()
@@ -231,7 +241,9 @@ def fingerprint_behind_integrity(lab: Lab) -> None:
     client.ask(client.signed(Draft(wire.ALLOCATE).transport()).fingerprint()).expect_success()
 
 
-@requirement("8489-14.5-03", "MUST", "FINGERPRINT behind MESSAGE-INTEGRITY counts: a wrong one has the request discarded.")
+@requirement(
+    "8489-14.5-03", "MUST", "FINGERPRINT behind MESSAGE-INTEGRITY counts: a wrong one has the request discarded."
+)
 def wrong_fingerprint_behind_integrity(lab: Lab) -> None:
     client = lab.client()
     draft = client.signed(Draft(wire.ALLOCATE).transport()).fingerprint(right=False)
