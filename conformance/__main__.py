@@ -17,12 +17,12 @@ from conformance.registry import Requirement, all_requirements
 from conformance.report import Column
 from conformance.runner import Result, Status
 
+TCP_IS_SERVED = "8656-5-05"
 DEFAULT_REPORT = Path("docs/conformance.md")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the suite and returns the exit status."""
-    signal.signal(signal.SIGTERM, _end)  # so that the servers that were started end as well
     options = command_line.parse(arguments)
     requirements = options.choose(all_requirements())
     if not requirements:
@@ -87,10 +87,15 @@ def _over_both(requirements: Sequence[Requirement], name: str, target: Target, o
     try:
         results += _run(streams, over_tcp, preflight.look(over_tcp), options) if streams else []
     except Unreachable as error:
-        missing = Status.NOT_APPLICABLE, "the server does not listen for TCP"
-        results += [Result(each, *missing) for each in streams]
-        print(f"{'':15}{error}")
+        print(f"{name}: {error}")
+        results += [_without_tcp(each, str(error)) for each in streams]
     return sorted(results, key=lambda result: result.requirement.order)
+
+
+def _without_tcp(requirement: Requirement, error: str) -> Result:
+    """What concerns streams does not concern a server without them, but that it should have them."""
+    missed = Status.FAIL if requirement.id == TCP_IS_SERVED else Status.NOT_APPLICABLE
+    return Result(requirement, missed, error)
 
 
 def _run(requirements: Sequence[Requirement], target: Target, facts: Facts, options: Options) -> list[Result]:
@@ -115,4 +120,5 @@ def _write(columns: list[Column], how: str, options: Options) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)  # so that the servers that were started end as well
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 import argparse
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -68,10 +69,14 @@ def parse_server(text: str, transport: str) -> Address:
     Raises:
         ValueError: It is none of these, or the name is not known.
     """
-    host, _, port = text.rpartition(":")
-    if not host or (":" in host and not host.startswith("[")):
-        host, port = text, str(DEFAULT_PORTS[transport])
-    host = host.removeprefix("[").removesuffix("]")
+    bracketed = re.fullmatch(r"\[(.*)\](?::(.*))?", text)
+    if bracketed:
+        host, port = bracketed[1], bracketed[2]
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, None
+    port = str(DEFAULT_PORTS[transport]) if port is None else port
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r} is no host:port: {port!r} is no port")
     try:

@@ -1,7 +1,7 @@
 """The first look at a server: is it there, does it speak TURN, does it take our credentials."""
 
 from conformance import wire
-from conformance.lab import Client, Facts, Lab, Target
+from conformance.lab import Facts, Lab, Target
 from conformance.links import Unreachable
 from conformance.registry import Failed
 from conformance.wire import Draft
@@ -20,15 +20,15 @@ def look(target: Target) -> Facts:
     """
     lab = Lab(target, Facts())
     try:
-        client = lab.client()
-        return _look(client, target)
+        return _look(lab, target)
     except Failed as error:
         raise Unreachable(f"{target.server} answers, but no STUN: {error}") from error
     finally:
         lab.close()
 
 
-def _look(client: Client, target: Target) -> Facts:
+def _look(lab: Lab, target: Target) -> Facts:
+    client = lab.client()
     binding = client.ask(Draft(wire.BINDING))
     unsigned = client.ask(Draft(wire.ALLOCATE).transport())
     if unsigned.answer is None and binding.answer is None:
@@ -37,7 +37,8 @@ def _look(client: Client, target: Target) -> Facts:
     if unsigned.answer is None:
         return Facts(no_turn="the server does not answer Allocate requests")
     if unsigned.answer.message_class == wire.SUCCESS:
-        return Facts(authenticates=False)
+        lab.facts = Facts(authenticates=False)
+        return lab.facts
     if unsigned.answer.error_code != 401:
         return Facts(
             no_turn=f"an Allocate request without credentials is answered {unsigned.answer.error_code}, not 401"
