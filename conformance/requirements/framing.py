@@ -8,21 +8,17 @@ from conformance.registry import Failed, requirement
 from conformance.wire import Draft, channel_data
 
 PAUSE_S = 0.05  # long enough for a segment of its own
+PATIENCE_S = 1.0  # twice what a datagram's answer may take: nothing is sent again over a stream
 
 
 def _answered(client: Client, *drafts: Draft) -> None:
     """Each of these gets its success response."""
     wanted = {draft.transaction_id for draft in drafts}
     while wanted:
-        data = client.hear(client_patience(client))
+        data = client.hear(PATIENCE_S)
         if data is None:
             raise Failed(f"sent {len(drafts)} Binding requests; {len(wanted)} got no answer")
         wanted.discard(wire.decode(data).transaction_id)
-
-
-def client_patience(client: Client) -> float:
-    """Twice what a datagram's answer may take: nothing is sent again over a stream."""
-    return 1.0 if client.link.reliable else 0.5
 
 
 @requirement("8489-6.2.2-01", "MUST", "A message that arrives in two segments is read.", over="stream", turn=False)

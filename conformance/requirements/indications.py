@@ -27,9 +27,14 @@ def _must_arrive(lab: Lab, peer: Peer, draft: Draft, payload: bytes, relayed: Ad
         raise Failed(f"sent {draft}; expected {wanted} at the peer, got {seen(came)}")
 
 
-def _must_not_arrive(lab: Lab, peer: Peer, draft: Draft) -> None:
+def _must_not_arrive(lab: Lab, client: Client, peer: Peer, draft: Draft) -> None:
+    """Nothing of `draft` arrives, and what is right does; else silence would prove nothing."""
     if (came := peer.receive(lab.silence_s)) is not None:
         raise Failed(f"sent {draft}; expected nothing at the peer, got {seen(came)}")
+    client.permit(peer.address)
+    client.send_to(peer.address, b"right")
+    if peer.receive(lab.target.answer_s) is None:
+        raise NotApplicable("the server relays no Send indications at all")
 
 
 @requirement("8656-11.2-01", "MUST", "A Send indication to a permitted peer is relayed.")
@@ -47,7 +52,7 @@ def send_comes_from_relayed_address(lab: Lab) -> None:
 @requirement("8656-11.2-03", "MUST", "A Send indication to a peer without permission is discarded.")
 def send_without_permission(lab: Lab) -> None:
     client, peer, _ = lab.allocated()
-    _must_not_arrive(lab, peer, client.send_to(peer.address, b"hello"))
+    _must_not_arrive(lab, client, peer, client.send_to(peer.address, b"hello"))
 
 
 @requirement("8656-11.2-04", "MUST", "A Send indication without DATA is discarded.")
@@ -55,7 +60,7 @@ def send_without_data(lab: Lab) -> None:
     client, peer, _ = _permitted(lab)
     draft = _send().peer(peer.address)
     client.link.send(draft.encode())
-    _must_not_arrive(lab, peer, draft)
+    _must_not_arrive(lab, client, peer, draft)
 
 
 @requirement("8656-11.2-05", "MUST", "A Send indication without XOR-PEER-ADDRESS is discarded, without an answer.")
@@ -63,9 +68,9 @@ def send_without_peer(lab: Lab) -> None:
     client, peer, _ = _permitted(lab)
     draft = _send().data(b"hello")
     client.link.send(draft.encode())
-    _must_not_arrive(lab, peer, draft)
     if (answer := client.hear(0.05)) is not None:
         raise Failed(f"sent {draft}; expected no answer, got {seen(answer)}")
+    _must_not_arrive(lab, client, peer, draft)
 
 
 @requirement("8656-11.2-06", "MUST", "A Send indication with DATA of no bytes gives an empty datagram.")
@@ -96,7 +101,7 @@ def send_unfragmented(lab: Lab) -> None:
     draft = _send().peer(peer.address).data(b"hello").add(wire.DONT_FRAGMENT)
     client.link.send(draft.encode())
     if supported is not None and supported.error_code == 420:
-        _must_not_arrive(lab, peer, draft)
+        _must_not_arrive(lab, client, peer, draft)
     else:
         _must_arrive(lab, peer, draft, b"hello")
 

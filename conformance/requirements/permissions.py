@@ -161,6 +161,9 @@ def peer_without_permission(lab: Lab) -> None:
     lab.distant_peer().send(b"hello", relayed)
     if (came := client.hear()) is not None:
         raise Failed(f"an address without permission sent 5 bytes; the client got {seen(came)}")
+    peer.send(b"hello", relayed)
+    if client.delivery() is None:
+        raise NotApplicable("the server relays nothing of permitted peers either")
 
 
 @requirement("8656-9-04", "MUST", "Permissions of one allocation say nothing about another one.")

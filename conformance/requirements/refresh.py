@@ -67,6 +67,9 @@ def deleted_is_gone(lab: Lab) -> None:
 def deleted_relays_nothing(lab: Lab) -> None:
     client, peer, relayed = lab.allocated()
     client.bind(0x4000, peer.address)
+    peer.send(b"in time!", relayed)
+    if client.delivery() is None:
+        raise Failed("a bound peer sent 8 bytes; the client got nothing")
     client.ask_signed(Draft(wire.REFRESH).lifetime(0)).expect_success()
     peer.send(b"too late", relayed)
     if (came := client.hear()) is not None:
@@ -77,6 +80,9 @@ def deleted_relays_nothing(lab: Lab) -> None:
 def deleted_sends_nothing(lab: Lab) -> None:
     client, peer, _ = lab.allocated()
     client.bind(0x4000, peer.address)
+    client.link.send(wire.channel_data(0x4000, b"in time!"))
+    if peer.receive(lab.target.answer_s) is None:
+        raise Failed("sent channel data; the peer got nothing")
     client.ask_signed(Draft(wire.REFRESH).lifetime(0)).expect_success()
     client.link.send(wire.channel_data(0x4000, b"too late"))
     if (came := peer.receive(lab.silence_s)) is not None:
