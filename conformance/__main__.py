@@ -88,14 +88,14 @@ def _over_both(requirements: Sequence[Requirement], name: str, target: Target, o
         results += _run(streams, over_tcp, preflight.look(over_tcp), options) if streams else []
     except Unreachable as error:
         print(f"{name}: {error}")
-        results += [_without_tcp(each, str(error)) for each in streams]
+        results += [_without_tcp(each) for each in streams]
     return sorted(results, key=lambda result: result.requirement.order)
 
 
-def _without_tcp(requirement: Requirement, error: str) -> Result:
+def _without_tcp(requirement: Requirement) -> Result:
     """What concerns streams does not concern a server without them, but that it should have them."""
     missed = Status.FAIL if requirement.id == TCP_IS_SERVED else Status.NOT_APPLICABLE
-    return Result(requirement, missed, error)
+    return Result(requirement, missed, "the server does not take TCP connections")
 
 
 def _run(requirements: Sequence[Requirement], target: Target, facts: Facts, options: Options) -> list[Result]:

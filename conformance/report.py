@@ -1,6 +1,7 @@
 """Results for people and programs: a line each, Markdown with one column for each server, JSON."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,8 +138,13 @@ def _details(title: str, columns: Sequence[Column], status: Status) -> list[str]
 def _by_detail(results: Sequence[Result]) -> dict[str, list[str]]:
     ids: dict[str, list[str]] = {}
     for result in results:
-        ids.setdefault(result.detail.replace("|", "\\|"), []).append(result.requirement.id)
+        ids.setdefault(_lasting(result.detail.replace("|", "\\|")), []).append(result.requirement.id)
     return ids
+
+
+def _lasting(detail: str) -> str:
+    """Without the ports of loopback, so that a report changes only when a server does."""
+    return re.sub(r"(127\.0\.0\.\d+|\[::1\]):\d+", r"\1:port", detail)
 
 
 def _ids(ids: list[str]) -> str:

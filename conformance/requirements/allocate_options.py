@@ -30,7 +30,7 @@ def dual_allocation(lab: Lab) -> Client:
     exchange = client.ask_signed(_allocate().additional_family(IPV6))
     exchange.expect_success()
     if len(client.relayed) == 1:
-        raise NotApplicable(f"the server gives one address only: {exchange.answer}")
+        raise NotApplicable("asked for two addresses the server gives one")
     return client
 
 
@@ -93,7 +93,10 @@ def address_error_code(lab: Lab) -> None:
     exchange = client.ask_signed(_allocate().additional_family(IPV6))
     value = exchange.expect_success().first(wire.ADDRESS_ERROR_CODE)
     if value is None:
-        raise NotApplicable("the server gives both addresses, so nothing is missing")
+        given = (
+            "both addresses, so nothing is missing" if len(client.relayed) > 1 else "one, without ADDRESS-ERROR-CODE"
+        )
+        raise NotApplicable(f"asked for two addresses the server gives {given}")
     code = (value[2] & 7) * 100 + value[3] if len(value) >= 4 else 0
     if code not in (440, 508) or value[0] not in (IPV4, IPV6) or value[0] in _families(client):
         raise exchange.failed(f"the missing family and 440 or 508 in ADDRESS-ERROR-CODE, not {value.hex()},")
@@ -111,7 +114,7 @@ def family_reserved_bytes(lab: Lab) -> None:
 @requirement("8656-7.2-27", "MUST", "EVEN-PORT without the R bit gives an even port, or 508.")
 def even_port(lab: Lab) -> None:
     odd = []
-    for _ in range(4):
+    for _ in range(8):
         client = lab.client()
         exchange = client.ask_signed(_allocate().even_port(reserve=False))
         if exchange.answer is not None and exchange.answer.error_code == 508:
@@ -119,7 +122,7 @@ def even_port(lab: Lab) -> None:
         exchange.expect_success()
         odd += [address.port for address in client.relayed if address.port % 2]
     if odd:
-        raise Failed(f"sent 4 Allocate requests with EVEN-PORT; got odd ports {odd}")
+        raise Failed(f"sent 8 Allocate requests with EVEN-PORT; {len(odd)} of the ports are odd")
 
 
 def _reserve(client: Client) -> tuple[Exchange, bytes]:

@@ -92,7 +92,7 @@ def _allocate() -> Draft:
 def nonce_cookie(lab: Lab) -> None:
     nonce = _offer(lab).nonce
     if not nonce.startswith(COOKIE):
-        raise Failed(f"sent Allocate request without credentials; NONCE begins with {nonce[:13]!r}")
+        raise Failed("sent Allocate request without credentials; NONCE does not begin with obMatJos2")
     try:
         base64.b64decode(nonce[len(COOKIE) : len(COOKIE) + 4], validate=True)
     except binascii.Error:

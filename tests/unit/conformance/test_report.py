@@ -36,6 +36,16 @@ def test_what_is_no_pass_is_explained() -> None:
     assert "- `8489-5-01`: --slow" in written
 
 
+def test_a_report_changes_only_when_a_server_does() -> None:
+    details = [f"sent from {address}" for address in ("127.0.0.1:50001", "127.0.0.1:50002", "[::1]:50001")]
+    columns = [Column("ours", [Result(FIRST, Status.FAIL, detail)]) for detail in details]
+
+    first, second, third = (markdown([column], "Made by hand.") for column in columns)
+
+    assert first == second
+    assert "sent from [::1]:port" in third
+
+
 def test_levels_are_counted_where_they_apply() -> None:
     written = markdown([OURS, THEIRS], "Made by hand.")
 
