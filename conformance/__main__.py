@@ -18,7 +18,7 @@ from conformance.report import Column
 from conformance.runner import Result, Status
 
 TCP_IS_SERVED = "8656-5-05"
-DEFAULT_REPORT = Path("docs/conformance.md")
+DEFAULT_REPORT = Path(__file__).parents[1] / "docs" / "conformance.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
