@@ -185,6 +185,10 @@ impl Tables {
         true
     }
 
+    pub fn channel(&self, client: SocketAddr, number: u16) -> Option<&Channel> {
+        self.by_client.get(&(client, number)).map(Arc::as_ref)
+    }
+
     pub fn channels(&self) -> impl Iterator<Item = &Channel> {
         self.by_client.values().map(Arc::as_ref)
     }
