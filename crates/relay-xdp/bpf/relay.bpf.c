@@ -127,7 +127,7 @@ enum counter {
 	PASSED_OTHER,   /* not UDP to our address */
 	PASSED_CONTROL, /* to the listening port, and no channel data: STUN */
 	PASSED_UNKNOWN, /* of no channel that is known here */
-	PASSED_UNUSUAL, /* fragments, options, extension headers, no whole checksum, padding, a frame too short to send on */
+	PASSED_UNUSUAL, /* fragments, options, no whole checksum, padding, lengths that do not agree, a short frame */
 	PASSED_TOO_BIG, /* for the next hop's link, once it is wrapped */
 	PASSED_ROUTE,   /* no route, or a neighbour that is not known yet */
 	ERRORS,         /* no room to grow in front */
@@ -194,9 +194,16 @@ INLINE int count(u32 which)
 
 INLINE u32 parse4(struct packet *packet, const struct ipv4 *ip, const void *end)
 {
+	const u32 *words = (const void *)ip;
+	u64 sum = 0;
+
 	if ((const void *)(ip + 1) > end || ip->protocol != UDP || !config.own4 || ip->destination != config.own4)
 		return PASSED_OTHER;
 	if (ip->version_length != 0x45 || (ip->fragment & ~DONT_FRAGMENT & 0xffff))
+		return PASSED_UNUSUAL;
+	for (int i = 0; i < 5; i++)
+		sum += words[i];
+	if (fold(sum) != 0xffff)
 		return PASSED_UNUSUAL;
 	packet->family = INET;
 	packet->source[0] = ip->source;
