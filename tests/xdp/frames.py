@@ -1,4 +1,4 @@
-"""Ethernet frames with UDP datagrams, built and taken apart byte by byte; every checksum is computed over all it covers."""
+"""Ethernet frames with UDP datagrams, built and taken apart byte by byte, every checksum over all that it covers."""
 
 import struct
 from dataclasses import dataclass, replace
@@ -71,7 +71,6 @@ class Datagram:
 def parse(frame: bytes) -> Datagram:
     """Takes a frame apart; every length and every checksum must be right."""
     packet = frame[14:]
-    macs = {"to_mac": frame[:6], "from_mac": frame[6:12]}
     if frame[12:14] == ETHERNET[4].to_bytes(2):
         version, tos, total, id_, fragment, ttl, protocol, _ = struct.unpack_from("!BBHHHBBH", packet)
         assert (version, total, protocol) == (0x45, len(packet), UDP)
@@ -91,7 +90,7 @@ def parse(frame: bytes) -> Datagram:
     assert check != 0
     assert complement(pseudo_header(source, destination, length) + udp) == 0, "the checksum of the datagram"
     ends = (source, source_port, destination, destination_port)
-    return Datagram(*ends, udp[8:], **macs, tos=tos, ttl=ttl, id=id_, fragment=fragment)
+    return Datagram(*ends, udp[8:], frame[:6], frame[6:12], tos=tos, ttl=ttl, id=id_, fragment=fragment)
 
 
 def pseudo_header(source: str, destination: str, length: int) -> bytes:

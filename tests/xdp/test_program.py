@@ -193,7 +193,10 @@ LEFT_ALONE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "three bytes": ("control", lambda: from_client(6, 6).with_(payload=b"\x40\0\0").frame()),
     "number 0x3fff": ("control", lambda: from_client(4, 4).with_(payload=b"\x3f\xff\0\0").frame()),
     "number 0x8000": ("control", lambda: from_client(4, 4).with_(payload=b"\x80\0\0\0").frame()),
-    "another number": ("unknown", lambda: from_client(4, 4).with_(payload=channel_data.encode(0x4001, PAYLOAD)).frame()),
+    "another number": (
+        "unknown",
+        lambda: from_client(4, 4).with_(payload=channel_data.encode(0x4001, PAYLOAD)).frame(),
+    ),
     "another client port": ("unknown", lambda: from_client(4, 4).with_(source_port=40009).frame()),
     "another client": ("unknown", lambda: from_client(6, 6).with_(source="2001:db8::3").frame()),
     "a client's address in IPv6": ("unknown", lambda: mapped().frame()),
@@ -299,7 +302,10 @@ def test_each_half_and_each_channel_is_counted(relay: Host) -> None:
 
 def test_a_refreshed_channel_keeps_its_counters_and_a_removed_one_is_gone(relay: Host) -> None:
     frames = [from_client(6, 4).frame(), from_peer(6, 4).frame()]
-    actions_of = lambda: [relay.program.run(frame).action for frame in frames]  # noqa: E731
+
+    def actions_of() -> list[Action]:
+        return [relay.program.run(frame).action for frame in frames]
+
     assert actions_of() == [Action.TRANSMIT] * 2
     counted = row_of(relay, 6, 4)
 

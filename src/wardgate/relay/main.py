@@ -1,6 +1,7 @@
 """`wardgate relay`: wires the relay's state to its sockets, its portal link and its health checks."""
 
 import asyncio
+import contextlib
 import os
 import resource
 from typing import Final, Protocol
@@ -51,6 +52,7 @@ class Forwarder(Protocol):
     def poll_upcalls(self, limit: int = ...) -> list[tuple[int, Addr, bytes]]: ...
     def upcall_fd(self) -> int: ...
     def counters(self) -> dict[str, int]: ...
+    def is_offloaded(self) -> bool: ...
     def failure(self) -> str | None: ...
 
 
@@ -155,7 +157,9 @@ async def serve(settings: RelaySettings) -> str | None:
     relay = Relay(state, forwarder)
     health = HealthServer(
         lambda: state.snapshot().joined,
-        lambda: metrics.render(state.snapshot(), forwarder.counters(), log_sink.counters()),
+        lambda: metrics.render(
+            state.snapshot(), forwarder.counters(), log_sink.counters(), offloaded=forwarder.is_offloaded()
+        ),
     )
     link = PortalLink(
         url=settings.portal_url,
@@ -230,6 +234,12 @@ def _raise_file_limit(ports: int) -> None:
         log.warning("few open files allowed, so fewer allocations than ports", open_files=most, ports=ports)
 
 
+def _raise_memory_limit() -> None:
+    """Lets the kernel hold the channels; before Linux 5.11 they count as locked memory."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
 def _open_forwarder(settings: RelaySettings) -> Forwarder:
     bind4 = settings.bind_ipv4 if settings.public_ipv4 else None
     bind6 = settings.bind_ipv6 if settings.public_ipv6 else None
@@ -244,8 +254,9 @@ def _open_forwarder(settings: RelaySettings) -> Forwarder:
 
 def _open_sockets(settings: RelaySettings, bind4: str | None, bind6: str | None) -> Forwarder:
     if not settings.native:
+        _log_offload(settings, "it needs --native")
         return RelaySockets(listen_port=settings.listen_port, bind4=bind4, bind6=bind6)
-    return RelayIo(
+    forwarder = RelayIo(
         listen_port=settings.listen_port,
         bind4=bind4,
         bind6=bind6,
@@ -253,7 +264,20 @@ def _open_sockets(settings: RelaySettings, bind4: str | None, bind6: str | None)
         public6=settings.public_ipv6,
         gso=settings.segmentation,
         gro=settings.segmentation,
+        xdp=settings.xdp,
+        xdp_mode=settings.xdp_mode,
     )
+    _log_offload(settings, forwarder.offload_error())
+    return forwarder
+
+
+def _log_offload(settings: RelaySettings, error: str | None) -> None:
+    if settings.xdp is None:
+        return
+    if error is None:
+        log.info("the kernel forwards known channels", interface=settings.xdp, mode=settings.xdp_mode)
+    else:
+        log.warning("no XDP, all is forwarded in user space", interface=settings.xdp, reason=error)
 
 
 @app.command()
@@ -274,6 +298,8 @@ def relay(
     health_check_addr: options.HealthAddress = "0.0.0.0:8080",
     native: options.Native = True,
     segmentation: options.Segmentation = True,
+    xdp: options.Xdp = None,
+    xdp_mode: options.XdpMode = "driver",
     config: options.Config = None,
 ) -> None:
     """Run a relay: STUN and TURN over UDP, joined to the portal, until SIGTERM or SIGINT.
@@ -296,12 +322,16 @@ def relay(
             health_address=parse_listen_address(health_check_addr),
             native=native,
             segmentation=segmentation,
+            xdp=xdp,
+            xdp_mode=xdp_mode,
         )
         settings.check()
         forget_token(os.environ)
     except SettingError as error:
         fail(PROGRAM, str(error), 2)
     _raise_file_limit(highest_port - lowest_port + 1)
+    if xdp is not None:
+        _raise_memory_limit()
     freeze_heap()
     try:
         reason = uvloop.run(serve(settings))

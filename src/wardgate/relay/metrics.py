@@ -11,15 +11,19 @@ _RESPONSES = "responses_"
 
 
 class _Snapshot:
-    def __init__(self, state: RelaySnapshot, forwarder: Mapping[str, int], log: Mapping[str, int]) -> None:
+    def __init__(
+        self, state: RelaySnapshot, forwarder: Mapping[str, int], log: Mapping[str, int], offloaded: bool
+    ) -> None:
         self._state = state
         self._forwarder = forwarder
         self._log = log
+        self._offloaded = offloaded
 
     def collect(self) -> Iterable[Metric]:
         yield _gauge("joined", "Whether the portal confirmed the join of this relay.", self._state.joined)
         yield _gauge("allocations", "Allocations that clients hold.", self._state.allocations)
         yield _gauge("channels", "Channels that are bound or in their cool-down.", self._state.channels)
+        yield _gauge("xdp_active", "Whether the kernel forwards known channels by itself.", self._offloaded)
         yield self._responses()
         events = CounterMetricFamily("wardgate_relay_events", "What else the TURN server counted.", labels=["event"])
         for name, value in sorted(self._state.counters.items()):
@@ -46,10 +50,12 @@ class _Snapshot:
         return family
 
 
-def render(state: RelaySnapshot, forwarder: Mapping[str, int], log: Mapping[str, int]) -> bytes:
+def render(
+    state: RelaySnapshot, forwarder: Mapping[str, int], log: Mapping[str, int], *, offloaded: bool = False
+) -> bytes:
     """The text of `/metrics`."""
     registry = CollectorRegistry()
-    registry.register(_Snapshot(state, forwarder, log))
+    registry.register(_Snapshot(state, forwarder, log, offloaded))
     return generate_latest(registry)
 
 
