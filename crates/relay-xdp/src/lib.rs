@@ -10,7 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
-use aya::programs::{Xdp, XdpMode};
+use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 
@@ -143,7 +143,7 @@ impl Offload {
 fn attach_program(loaded: &mut Ebpf, settings: &Settings<'_>) -> Result<(), String> {
     let program = loaded.program_mut("relay").ok_or("the program has no function")?;
     let program: &mut Xdp = program.try_into().map_err(|error| explained("no XDP program", &error))?;
-    program.load().map_err(|error| explained("the kernel refuses the program", &error))?;
+    program.load().map_err(|error| refused(&error))?;
     let (mode, hint) = match settings.mode {
         Mode::Driver => (XdpMode::Driver, "; generic mode works with every driver"),
         Mode::Generic => (XdpMode::Skb, ""),
@@ -155,6 +155,21 @@ fn attach_program(loaded: &mut Ebpf, settings: &Settings<'_>) -> Result<(), Stri
         text
     })?;
     Ok(())
+}
+
+/// Why the kernel did not take the program. Of the verifier's account what it says last, before its statistics.
+fn refused(error: &ProgramError) -> String {
+    const WHAT: &str = "the kernel refuses the program";
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return explained(WHAT, error);
+    };
+    let account = verifier_log.to_string();
+    let statistics = ["verification time", "stack depth", "processed"];
+    let is_reason = |line: &&str| !line.is_empty() && !statistics.iter().any(|word| line.starts_with(word));
+    match account.lines().rev().find(is_reason) {
+        Some(reason) => explained(&format!("{WHAT} ({reason})"), io_error),
+        None => explained(WHAT, io_error),
+    }
 }
 
 fn is(error: &MapError, code: i32) -> bool {
@@ -178,7 +193,7 @@ fn explained(what: &str, error: &(dyn Error + 'static)) -> String {
         if let Some(io) = cause.downcast_ref::<io::Error>()
             && io.kind() == io::ErrorKind::PermissionDenied
         {
-            text.push_str("; CAP_BPF and CAP_NET_ADMIN are needed");
+            text.push_str("; CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed");
         }
         next = cause.source();
     }
