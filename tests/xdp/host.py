@@ -55,6 +55,14 @@ def network_namespace(extra: str = "") -> Iterator[int]:
         os.close(own)
 
 
+def skip_without_xdp(io: RelayIo) -> None:
+    """Skips the test where the program is not built in or the kernel takes none; any other reason is a failure."""
+    reason = io.offload_error()
+    if reason is not None and any(text in reason for text in ("built without", "CAP_BPF")):
+        pytest.skip(f"no XDP here: {reason}")
+    assert reason is None, reason
+
+
 @dataclass
 class Host:
     """A relay whose channels the kernel forwards, at `outside`; and the program there, which frames can be given to."""
@@ -82,10 +90,7 @@ def host(
         xdp_mode=mode,
     )
     try:
-        reason = io.offload_error()
-        if reason is not None and any(text in reason for text in ("built without", "CAP_BPF")):
-            pytest.skip(f"no XDP here: {reason}")
-        assert reason is None, reason
+        skip_without_xdp(io)
         program = Program("outside")
         yield Host(io, program)
         program.close()

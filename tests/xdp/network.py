@@ -1,6 +1,6 @@
 """A switch and three hosts at it, each in a network namespace: a relay's, a client's, a peer's.
 
-The hosts' interfaces are made to leave complete checksums in their frames, as every frame has that came over a real wire.
+The hosts' interfaces are made to leave complete checksums in their frames, as all frames have that came over a wire.
 """
 
 import fcntl
@@ -16,6 +16,7 @@ from typing import Final
 from pyroute2 import netns
 
 from tests.xdp.frames import Datagram, parse
+from wardgate._fastpath import RelayIo
 
 PREFIX: Final = f"wgxdp{os.getpid()}"
 RELAY, CLIENT, PEER, SWITCH = (PREFIX + name for name in "rcps")
@@ -96,6 +97,24 @@ class Capture:
 
     def close(self) -> None:
         self._socket.close()
+
+
+@contextmanager
+def far_end_with_a_program() -> Iterator[None]:
+    """Meanwhile the relay's interface can send from its driver.
+
+    What a program sends through one end of a veth pair is noticed at the other only if a program is there as well. Any
+    will do, such as this of a relay that nobody knows.
+    """
+    run("ip", "-n", SWITCH, "address", "replace", "192.0.2.1/32", "dev", "port0")
+    with inside(SWITCH):
+        settings = {"bind4": "192.0.2.1", "bind6": None, "public4": None, "public6": None}
+        io = RelayIo(listen_port=3478, **settings, xdp="port0", xdp_mode="driver")
+    try:
+        assert io.offload_error() is None, io.offload_error()
+        yield
+    finally:
+        io.stop()
 
 
 def complete_checksums(interface: str) -> None:

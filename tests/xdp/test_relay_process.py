@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +51,13 @@ def relay(portal: Portal, *arguments: str, by: tuple[str, ...] = ()) -> Iterator
 
 
 @pytest.fixture
-def running(portal: Portal) -> Iterator[RunningRelay]:
-    with relay(portal, *XDP) as running:
+def running(portal: Portal, request: pytest.FixtureRequest) -> Iterator[RunningRelay]:
+    """A relay whose channels the kernel forwards; in generic mode, unless the test asks for the other."""
+    mode = getattr(request, "param", "generic")
+    with relay(portal, "--xdp", INTERFACE, "--xdp-mode", mode) as running:
         require_active(running)
-        yield running
+        with network.far_end_with_a_program() if mode == "driver" else nullcontext():
+            yield running
 
 
 def require_active(running: RunningRelay) -> None:
@@ -96,6 +99,7 @@ def ends(running: RunningRelay, client: int = 0, peer: int = 0) -> Iterator[Ends
 
 
 @pytest.mark.parametrize(("client", "peer"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize("running", ["generic", "driver"], indirect=True)
 def test_the_kernel_forwards_both_ways_with_right_checksums(running: RunningRelay, client: int, peer: int) -> None:
     with ends(running, client, peer) as both:
         both.exchange([b"x" * 100])  # now each is a neighbour of the relay's
