@@ -108,8 +108,15 @@ def far_end_with_a_program() -> Iterator[None]:
     """
     run("ip", "-n", SWITCH, "address", "replace", "192.0.2.1/32", "dev", "port0")
     with inside(SWITCH):
-        settings = {"bind4": "192.0.2.1", "bind6": None, "public4": None, "public6": None}
-        io = RelayIo(listen_port=3478, **settings, xdp="port0", xdp_mode="driver")
+        io = RelayIo(
+            listen_port=3478,
+            bind4="192.0.2.1",
+            bind6=None,
+            public4=None,
+            public6=None,
+            xdp="port0",
+            xdp_mode="driver",
+        )
     try:
         assert io.offload_error() is None, io.offload_error()
         yield

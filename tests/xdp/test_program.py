@@ -163,6 +163,8 @@ LEFT_ALONE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "an extension header": ("other", lambda: inserted(from_client(6, 6), 54, b"\x11" + bytes(7), at20=0)),
     "a fragment header": ("other", lambda: inserted(from_client(6, 6), 54, b"\x11" + bytes(7), at20=44)),
     "a wrong IPv4 header": ("unusual", lambda: inserted(from_client(4, 6), 0, b"", at15=0)),
+    "another host's frame": ("unusual", lambda: from_client(4, 4).with_(to_mac=b"\2\0\0\0\0\7").frame()),
+    "a broadcast": ("other", lambda: from_client(4, 4).with_(to_mac=b"\xff" * 6).frame()),
     "another IPv4 address": ("other", lambda: from_client(4, 4).with_(destination="203.0.113.77").frame()),
     "another IPv6 address": ("other", lambda: from_client(6, 6).with_(destination="2001:db8::77").frame()),
     "an Ethernet header alone": ("other", lambda: from_client(4, 4).frame()[:14]),

@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,11 @@ import pytest
 
 from tests.interop.relay_process import Portal, RunningRelay, running_relay
 from tests.xdp import network
+from tests.xdp.host import skip_without_xdp
 from tests.xdp.network import ADDRESSES, CLIENT, INTERFACE, PEER, RELAY, RELAY4, RELAY6, Capture, inside, udp_socket
 from tests.xdp.program import program_ids
 from tests.xdp.turn_client import TurnClient
+from wardgate._fastpath import RelayIo
 from wardgate.wire import channel_data, stun
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.stun import Builder, MessageClass, Method
@@ -51,13 +53,11 @@ def relay(portal: Portal, *arguments: str, by: tuple[str, ...] = ()) -> Iterator
 
 
 @pytest.fixture
-def running(portal: Portal, request: pytest.FixtureRequest) -> Iterator[RunningRelay]:
-    """A relay whose channels the kernel forwards; in generic mode, unless the test asks for the other."""
-    mode = getattr(request, "param", "generic")
-    with relay(portal, "--xdp", INTERFACE, "--xdp-mode", mode) as running:
+def running(portal: Portal) -> Iterator[RunningRelay]:
+    """A relay whose channels the kernel forwards."""
+    with relay(portal, *XDP) as running:
         require_active(running)
-        with network.far_end_with_a_program() if mode == "driver" else nullcontext():
-            yield running
+        yield running
 
 
 def require_active(running: RunningRelay) -> None:
@@ -99,7 +99,6 @@ def ends(running: RunningRelay, client: int = 0, peer: int = 0) -> Iterator[Ends
 
 
 @pytest.mark.parametrize(("client", "peer"), [(0, 0), (0, 1), (1, 0), (1, 1)])
-@pytest.mark.parametrize("running", ["generic", "driver"], indirect=True)
 def test_the_kernel_forwards_both_ways_with_right_checksums(running: RunningRelay, client: int, peer: int) -> None:
     with ends(running, client, peer) as both:
         both.exchange([b"x" * 100])  # now each is a neighbour of the relay's
@@ -117,6 +116,43 @@ def test_the_kernel_forwards_both_ways_with_right_checksums(running: RunningRela
         assert after["receive_calls"] == before["receive_calls"]
         for capture in captures:
             capture.close()
+
+
+@pytest.mark.parametrize(("client", "peer"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_drivers_forward_as_well(client: int, peer: int) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(network.far_end_with_a_program())
+        client_socket = stack.enter_context(udp_socket(CLIENT, ADDRESSES[CLIENT][client]))
+        peer_socket = stack.enter_context(udp_socket(PEER, ADDRESSES[PEER][peer]))
+        with inside(RELAY):
+            io = RelayIo(
+                listen_port=3478,
+                bind4="0.0.0.0",
+                bind6="::",
+                public4=RELAY4,
+                public6=RELAY6,
+                xdp=INTERFACE,
+                xdp_mode="driver",
+            )
+            stack.callback(io.stop)
+            skip_without_xdp(io)
+            io.open_allocation(50000, ipv4=True, ipv6=True)
+        io.start()
+        io.add_channel(client_socket.getsockname()[:2], 0x4000, 50000, peer_socket.getsockname()[:2])
+        client_socket.connect((ADDRESSES[RELAY][client], 3478))
+
+        for payload in [b"x" * 100, *PAYLOADS]:
+            client_socket.send(channel_data.encode(0x4000, payload))
+            assert peer_socket.recv(65535) == payload
+            peer_socket.sendto(payload, (ADDRESSES[RELAY][peer], 50000))
+            assert client_socket.recv(65535) == channel_data.encode(0x4000, payload)
+
+        counters = io.counters()
+        assert counters["xdp_forwarded_to_peer"] >= COUNT
+        assert counters["xdp_forwarded_to_client"] >= COUNT
+        (row,) = io.channels()
+        size = 100 + sum(map(len, PAYLOADS))
+        assert row[2:] == (COUNT + 1, size, COUNT + 1, size)
 
 
 def test_both_ends_may_use_this_relay(running: RunningRelay) -> None:
@@ -234,7 +270,8 @@ def test_three_capabilities_are_enough(portal: Portal, running: RunningRelay) ->
     ("arguments", "by", "reason"),
     [
         (("--xdp", "nowhere"), (), "nowhere"),
-        (("--xdp", "lo", "--xdp-mode", "driver"), (), "generic mode"),
+        (("--xdp", "lo"), (), "generic mode"),
+        (("--xdp", INTERFACE), (), "veth.*generic mode"),
         (XDP, ("setpriv", "--inh-caps=-all", "--bounding-set=-all"), "forwarding|CAP_BPF"),
         (XDP, ("setpriv", "--inh-caps=-all", "--bounding-set=-all,+net_admin"), "CAP_BPF"),
         (XDP, ("setpriv", "--inh-caps=-all", "--bounding-set=-all,+bpf,+net_admin"), "CAP_PERFMON"),

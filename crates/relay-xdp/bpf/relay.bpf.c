@@ -124,10 +124,11 @@ _Static_assert(sizeof(struct config) == 32 && sizeof(struct sender) == 24 && siz
 enum counter {
 	FORWARDED_TO_PEER,
 	FORWARDED_TO_CLIENT,
-	PASSED_OTHER,   /* not UDP to our address */
+	PASSED_OTHER,   /* not UDP to our address, or for many */
 	PASSED_CONTROL, /* to the listening port, and no channel data: STUN */
 	PASSED_UNKNOWN, /* of no channel that is known here */
-	PASSED_UNUSUAL, /* fragments, options, no whole checksum, padding, lengths that do not agree, a short frame */
+	PASSED_UNUSUAL, /* fragments, options, no whole checksum, padding, lengths that do not agree, a short frame,
+	                 * one for another host */
 	PASSED_TOO_BIG, /* for the next hop's link, once it is wrapped */
 	PASSED_ROUTE,   /* no route, or a neighbour that is not known yet */
 	ERRORS,         /* no room to grow in front */
@@ -337,7 +338,14 @@ INLINE u32 fill_headers(struct packet *out, const struct packet *in, const struc
 	return OK;
 }
 
-INLINE u32 find_route(struct xdp_md *ctx, struct bpf_fib_lookup *route, const struct packet *out)
+INLINE int is_same(const u8 *one, const u8 *other)
+{
+	const u16 *a = (const void *)one, *b = (const void *)other;
+
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
+}
+
+INLINE u32 find_route(struct xdp_md *ctx, struct bpf_fib_lookup *route, const struct packet *out, const struct eth *eth)
 {
 	long found;
 
@@ -354,9 +362,12 @@ INLINE u32 find_route(struct xdp_md *ctx, struct bpf_fib_lookup *route, const st
 	found = fib_lookup(ctx, route, sizeof(*route), 0);
 	if (found == ROUTE_TOO_BIG)
 		return PASSED_TOO_BIG;
-	if (found != ROUTE_FOUND || (route->ifindex != ctx->ingress_ifindex && !config.may_redirect))
+	if (found != ROUTE_FOUND)
 		return PASSED_ROUTE;
-	return OK;
+	/* A switch that floods shows us frames for others. */
+	if (route->ifindex == ctx->ingress_ifindex)
+		return is_same(eth->destination, route->smac) ? OK : PASSED_UNUSUAL;
+	return config.may_redirect ? OK : PASSED_ROUTE;
 }
 
 INLINE void write_eth(struct eth *eth, const struct bpf_fib_lookup *route, u8 family)
@@ -443,7 +454,7 @@ SECTION("xdp") int relay(struct xdp_md *ctx)
 	struct udp *udp;
 	u32 outcome, old_size, new_size;
 
-	if ((void *)(eth + 1) > end)
+	if ((void *)(eth + 1) > end || (eth->destination[0] & 1))
 		return count(PASSED_OTHER);
 	if (eth->protocol == net16(0x0800)) {
 		outcome = parse4(&in, (void *)(eth + 1), end);
@@ -458,7 +469,7 @@ SECTION("xdp") int relay(struct xdp_md *ctx)
 		return count(outcome);
 	udp = (void *)(eth + 1) + old_size;
 	if ((outcome = parse_udp(&in, udp, end)) != OK || (outcome = make_plan(&plan, &in, udp, end)) != OK ||
-	    (outcome = fill_headers(&out, &in, &plan)) != OK || (outcome = find_route(ctx, &route, &out)) != OK)
+	    (outcome = fill_headers(&out, &in, &plan)) != OK || (outcome = find_route(ctx, &route, &out, eth)) != OK)
 		return count(outcome);
 
 	new_size = out.family == INET ? sizeof(struct ipv4) : sizeof(struct ipv6);

@@ -16,6 +16,7 @@ from wardgate.heap import freeze_heap
 from wardgate.io import clock, log_sink
 from wardgate.io.health import HealthServer, ListenError
 from wardgate.io.host import host_user_agent
+from wardgate.io.interface_driver import interface_driver
 from wardgate.io.relay_sockets import Addr, RelaySockets
 from wardgate.io.service_manager import Beat, ServiceManager
 from wardgate.io.signals import end_on_signals
@@ -256,6 +257,7 @@ def _open_sockets(settings: RelaySettings, bind4: str | None, bind6: str | None)
     if not settings.native:
         _log_offload(settings, "it needs --native")
         return RelaySockets(listen_port=settings.listen_port, bind4=bind4, bind6=bind6)
+    lossy = _lossy_offload(settings)
     forwarder = RelayIo(
         listen_port=settings.listen_port,
         bind4=bind4,
@@ -264,11 +266,18 @@ def _open_sockets(settings: RelaySettings, bind4: str | None, bind6: str | None)
         public6=settings.public_ipv6,
         gso=settings.segmentation,
         gro=settings.segmentation,
-        xdp=settings.xdp,
+        xdp=None if lossy else settings.xdp,
         xdp_mode=settings.xdp_mode,
     )
-    _log_offload(settings, forwarder.offload_error())
+    _log_offload(settings, lossy or forwarder.offload_error())
     return forwarder
+
+
+def _lossy_offload(settings: RelaySettings) -> str | None:
+    """Why the kernel would attach the program and then lose what it sends."""
+    if settings.xdp is not None and settings.xdp_mode == "driver" and interface_driver(settings.xdp) == "veth":
+        return "a veth pair loses what is sent in driver mode unless its other end has a program too: use generic mode"
+    return None
 
 
 def _log_offload(settings: RelaySettings, error: str | None) -> None:
