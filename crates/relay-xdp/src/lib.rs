@@ -199,3 +199,19 @@ fn explained(what: &str, error: &(dyn Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_the_way_is_said() {
+        let own4 = Some(Ipv4Addr::LOCALHOST);
+        let settings = Settings { interface: "nowhere", mode: Mode::Generic, listen_port: 3478, own4, own6: None };
+
+        let reason = Offload::attach(&settings).err().expect("there is no such interface");
+
+        let expected = if cfg!(has_program) { ["nowhere", "CAP_BPF"] } else { ["built without XDP: clang", "clang"] };
+        assert!(expected.iter().any(|text| reason.contains(text)), "{reason}");
+    }
+}
