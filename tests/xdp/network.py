@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
+import pytest
 from pyroute2 import netns
 
 from tests.xdp.frames import Datagram, parse
@@ -31,6 +32,8 @@ SO_RCVBUFFORCE = 33
 @contextmanager
 def network() -> Iterator[None]:
     """Makes them, and removes them."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces and XDP need root")
     with ExitStack() as stack:
         for name in (SWITCH, *ADDRESSES):
             run("ip", "netns", "add", name)

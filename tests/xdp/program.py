@@ -40,7 +40,7 @@ class Program:
 
     def __init__(self, interface: str) -> None:
         self._interface_index = int(ip_json("link", "show", interface)[0]["ifindex"])
-        self._fd = _bpf(FD_BY_ID, struct.pack("=III", program_ids(interface)[0], 0, 0))[0]
+        self._fd = bpf(FD_BY_ID, struct.pack("=III", program_ids(interface)[0], 0, 0))[0]
 
     def run(self, frame: bytes, repeat: int = 1) -> Outcome:
         """Gives the program a frame that the interface received; `repeat` has the kernel do so several times."""
@@ -52,9 +52,12 @@ class Program:
             *(self._fd, 0, len(frame), ROOM, ctypes.addressof(given), ctypes.addressof(room), repeat, 0),
             *(len(context), 0, ctypes.addressof(given_context), 0, 0, 0, 0),
         )
-        _, after = _bpf(TEST_RUN, attributes)
+        _, after = bpf(TEST_RUN, attributes)
         action, _, size = struct.unpack_from("=III", after, 4)
         return Outcome(Action(action), room.raw[:size], struct.unpack_from("=I", after, 36)[0])
+
+    def fileno(self) -> int:
+        return self._fd
 
     def close(self) -> None:
         os.close(self._fd)
@@ -70,7 +73,7 @@ def ip_json(*arguments: str) -> Any:
     return json.loads(subprocess.run(["ip", "-j", *arguments], check=True, capture_output=True, text=True).stdout)
 
 
-def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
+def bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
     """`bpf(2)`: its result, and the attributes after it."""
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     number = ctypes.c_long(SYSCALL[platform.machine()])
