@@ -336,6 +336,17 @@ def test_a_closed_port_takes_its_channels_out_of_the_kernel(relay: Host) -> None
     assert relay.program.run(from_client(6, 6).frame()).action == Action.TRANSMIT
 
 
+@pytest.mark.parametrize(("client", "peer"), PAIRS)
+def test_a_checksum_of_zero_is_sent_as_its_other_form(relay: Host, client: int, peer: int) -> None:
+    unfinished = parse(relay.program.run(from_client(client, peer, PAYLOAD + bytes(2)).frame()).frame).frame()
+    check = unfinished[HEADERS[peer] - 2 : HEADERS[peer]]
+
+    done = relay.program.run(from_client(client, peer, PAYLOAD + check).frame())
+
+    assert parse(done.frame).payload == PAYLOAD + check
+    assert done.frame[HEADERS[peer] - 2 : HEADERS[peer]] == b"\xff\xff"
+
+
 def test_a_wrong_checksum_stays_wrong(relay: Host) -> None:
     right = from_client(4, 6).frame()
     wrong = right[:-1] + bytes([right[-1] ^ 1])
