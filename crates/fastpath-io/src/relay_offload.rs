@@ -115,7 +115,7 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-/// The kernel looks up routes for a program only from an interface that forwards. The loopback interface is asked, whose
+/// The kernel looks up routes for a program only from an interface that forwards. Loopback is asked, whose
 /// routes are those of the host's own datagrams; nothing that it forwards could come from elsewhere.
 struct Permit(File);
 
@@ -153,6 +153,7 @@ fn addresses() -> io::Result<Vec<Address>> {
         next = entry.ifa_next;
         // SAFETY: an entry's name is a C string; its address is null or has its family's size.
         if let Some(ip) = unsafe { ip_of(entry.ifa_addr) } {
+            // SAFETY: as above.
             let interface = unsafe { ffi::CStr::from_ptr(entry.ifa_name) }.to_string_lossy().into_owned();
             let is_loopback = entry.ifa_flags & libc::IFF_LOOPBACK as libc::c_uint != 0;
             found.push(Address { interface, is_loopback, ip });

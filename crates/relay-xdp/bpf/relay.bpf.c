@@ -5,8 +5,8 @@
  * One rule holds everywhere: whatever is not perfectly ordinary is for user space. So every test comes before the first
  * change of the frame, and nothing is ever dropped. Source: RFC 8656, sections 12 and 14; docs/decisions/0008-*.md.
  *
- * Self-contained: the few structures and helpers of the kernel's interface that it needs are declared here. Addresses and
- * ports are in network byte order throughout; the checksum's arithmetic does not care.
+ * Self-contained: the few structures and helpers of the kernel's interface that it needs are declared here. Addresses
+ * and ports are in network byte order throughout; the checksum's arithmetic does not care.
  */
 
 typedef unsigned char u8;
@@ -89,7 +89,7 @@ _Static_assert(sizeof(struct bpf_fib_lookup) == 64, "as the kernel has it");
 #define MIN_FRAME 60
 #define DONT_FRAGMENT net16(0x4000)
 
-/* --- shared with user space: src/layout.rs ------------------------------------------------------------------------- */
+/* --- shared with user space: src/layout.rs ----------------------------------------------------------------------- */
 
 /* One address for each family; zero if it is not served. Frames to others are not ours. */
 struct config {
@@ -146,7 +146,7 @@ struct bpf_map_def counters SECTION("maps") = {
 	MAP_PERCPU_ARRAY, sizeof(u32), sizeof(u64), COUNTERS, 0,
 };
 
-/* --- the program --------------------------------------------------------------------------------------------------- */
+/* --- the program ------------------------------------------------------------------------------------------------- */
 
 struct packet {
 	u32 source[4], destination[4];
@@ -314,6 +314,7 @@ INLINE u32 make_plan(struct plan *plan, const struct packet *packet, const struc
 INLINE u32 fill_headers(struct packet *out, const struct packet *in, const struct plan *plan)
 {
 	const struct target *target = plan->target;
+	u32 size;
 
 	for (int i = 0; i < 4; i++) {
 		out->destination[i] = target->address[i];
@@ -333,7 +334,8 @@ INLINE u32 fill_headers(struct packet *out, const struct packet *in, const struc
 	out->fragment = in->family == INET ? in->fragment : DONT_FRAGMENT;
 	if (in->ttl <= 1)
 		return PASSED_UNUSUAL;
-	if (sizeof(struct eth) + (out->family == INET ? sizeof(struct ipv4) : sizeof(struct ipv6)) + out->udp_length < MIN_FRAME)
+	size = sizeof(struct eth) + (out->family == INET ? sizeof(struct ipv4) : sizeof(struct ipv6)) + out->udp_length;
+	if (size < MIN_FRAME)
 		return PASSED_UNUSUAL;
 	return OK;
 }
