@@ -9,6 +9,7 @@ help:
 	@echo "make dev     the demo's lab, left running, with what to try in it"
 	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (45 minutes; bench/README.md)"
 	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
+	@echo "             make bench-relay-xdp: what a datagram costs a relay in user space and in the kernel"
 	@echo "             make bench-flows, bench-memory: new flows a second, memory; bench-loop: a flood of first packets"
 	@echo "make connectivity  which NATs can be punched through, and how long a first connection takes (20 minutes)"
 	@echo "             make bench-gaps: how long a ping gets no answer when something breaks (10 minutes)"
@@ -65,6 +66,10 @@ bench-quick: plotting
 .PHONY: bench-relay
 bench-relay: setup
 	@exec $(VENV)/python -m bench.relay
+
+.PHONY: bench-relay-xdp
+bench-relay-xdp: setup
+	@exec $(VENV)/python -m bench.relay_xdp
 
 .PHONY: bench-flows
 bench-flows: setup
