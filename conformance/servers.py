@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.relay_process import Portal, free_port, running_relay
+from tests.interop.relay_process import free_port, start_relay, wait_ready
 
 from conformance import wire
 from conformance.credentials import User, Users, static_users
@@ -35,17 +35,24 @@ class Running:
 
 @contextmanager
 def start_ours() -> Iterator[Running]:
-    """Our relay, with a portal that it can join; every client has a username of its own."""
-    portal = Portal()
-    try:
-        with running_relay(
-            portal, "--bind-ip4-addr", HOST, "--public-ip6-addr", HOST6, "--bind-ip6-addr", HOST6
-        ) as relay:
-            users = Users(lambda: User(*relay.credentials()), lambda: User(*relay.credentials()))
-            yield Running("Wardgate relay", _target(relay.port, users))
+    """Our relay without a portal, with two users and the whole of loopback as peers."""
+    user, other = User("conformance", secrets.token_hex(16)), User("other", secrets.token_hex(16))
+    with tempfile.TemporaryDirectory() as directory:
+        users = Path(directory, "users")
+        users.write_text("".join(f"{one.name}:{one.password}\n" for one in (user, other)))
+        users.chmod(0o600)
+        port = free_port(socket.SOCK_DGRAM)
+        arguments = ["--users-file", str(users), "--realm", REALM, "--listen-port", str(port), "--tcp-port", str(port)]
+        arguments += ["--bind-ip4-addr", HOST, "--public-ip6-addr", HOST6, "--bind-ip6-addr", HOST6]
+        relay = start_relay("", "", *arguments)
+        try:
+            wait_ready(relay)
+            yield Running("Wardgate relay", _target(port, static_users(user, other)))
             relay.stop()
-    finally:
-        portal.close()
+        finally:
+            if relay.process.poll() is None:
+                relay.process.kill()
+                relay.process.wait()
 
 
 @contextmanager
