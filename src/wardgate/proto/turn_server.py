@@ -17,14 +17,13 @@ from wardgate.errors import RemoteProtocolError
 from wardgate.proto.deadlines import Deadlines
 from wardgate.proto.turn_allocations import Allocation, Allocations, family_of, in_family
 from wardgate.proto.turn_auth import (
-    NONCE_COOKIE,
     Authenticated,
     Authenticator,
     Devices,
     Nonces,
     Refused,
     Users,
-    has_devices,
+    cookie_for,
 )
 from wardgate.proto.turn_config import TurnConfig
 from wardgate.proto.turn_events import (
@@ -84,9 +83,7 @@ class TurnServer:
         self._config = config
         self._random_bytes = random_bytes
         users = (Devices(stamp_secret),) if isinstance(stamp_secret, str) else stamp_secret
-        self._auth = Authenticator(
-            users, config.realm, epoch, Nonces(random_bytes(16), b"" if has_devices(users) else NONCE_COOKIE)
-        )
+        self._auth = Authenticator(users, config.realm, epoch, Nonces(random_bytes(16), cookie_for(users)))
         self._limit = AnswerLimit(random_bytes(16), per_s=config.refusals_per_s, burst=config.refusals_burst)
         self._peers = PeerRules(
             public=config.public_hosts(),
@@ -549,6 +546,8 @@ class TurnServer:
             reply.unknown_attributes(request.unknown)
         if nonce is not None:
             reply.realm(self._config.realm).nonce(nonce)
+            if self._auth.offers_algorithms:
+                reply.attribute(stun.Attribute.PASSWORD_ALGORITHMS, turn.PASSWORD_ALGORITHMS)
         self._send(client, reply.build(key))
 
     def _send(self, client: SocketAddr, datagram: bytes) -> None:

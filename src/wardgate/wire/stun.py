@@ -27,6 +27,7 @@ _HEADER = struct.Struct("!HHI12s")
 _TLV = struct.Struct("!HH")
 _FINGERPRINT_XOR = 0x5354554E
 _INTEGRITY_SIZE = 20
+_SHA256_SIZES = range(16, 33, 4)
 
 
 class Method(IntEnum):
@@ -68,12 +69,16 @@ class Attribute(IntEnum):
     EVEN_PORT = 0x0018
     REQUESTED_TRANSPORT = 0x0019
     DONT_FRAGMENT = 0x001A
+    MESSAGE_INTEGRITY_SHA256 = 0x001C
+    PASSWORD_ALGORITHM = 0x001D
+    USERHASH = 0x001E
     XOR_MAPPED_ADDRESS = 0x0020
     RESERVATION_TOKEN = 0x0022
     PRIORITY = 0x0024
     USE_CANDIDATE = 0x0025
     ADDITIONAL_ADDRESS_FAMILY = 0x8000
     ADDRESS_ERROR_CODE = 0x8001
+    PASSWORD_ALGORITHMS = 0x8002
     SOFTWARE = 0x8022
     FINGERPRINT = 0x8028
     ICE_CONTROLLED = 0x8029
@@ -85,6 +90,17 @@ class AddressFamily(IntEnum):
 
     IPV4 = 1
     IPV6 = 2
+
+
+class PasswordAlgorithm(IntEnum):
+    """How the key of long-term credentials is made."""
+
+    MD5 = 1
+    SHA256 = 2
+
+
+class Sha256Key(bytes):
+    """A key that signs with MESSAGE-INTEGRITY-SHA256 rather than MESSAGE-INTEGRITY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +128,10 @@ class Message:
         controlling: The tie-breaker of ICE-CONTROLLING; likewise `controlled`.
         unknown_required: Types below 0x8000 that are not decoded here (RFC 8489 would answer 420).
         malformed: Types of known attributes whose value was not acceptable (a server answers 400).
+        userhash: USERHASH, SHA-256 over username and realm in the place of USERNAME.
+        password_algorithm: PASSWORD-ALGORITHM, the value as it is; likewise `password_algorithms`.
         has_integrity: Whether it carries MESSAGE-INTEGRITY; `verify_integrity` says if that is right.
+        has_sha256: Whether it carries MESSAGE-INTEGRITY-SHA256.
         has_fingerprint: Whether it carries a FINGERPRINT; a wrong one is refused by `decode`.
     """
 
@@ -144,13 +163,24 @@ class Message:
     controlled: int | None = None
     unknown_required: tuple[int, ...] = ()
     malformed: tuple[int, ...] = ()
+    userhash: bytes | None = None
+    password_algorithm: bytes | None = None
+    password_algorithms: bytes | None = None
     has_integrity: bool = False
+    has_sha256: bool = False
     has_fingerprint: bool = False
     raw: bytes = field(default=b"", repr=False, compare=False)
     _integrity_at: int = field(default=0, repr=False, compare=False)
+    _sha256_at: int = field(default=0, repr=False, compare=False)
+    _sha256_size: int = field(default=0, repr=False, compare=False)
 
     def verify_integrity(self, key: bytes) -> bool:
-        """Whether MESSAGE-INTEGRITY is present and was made with `key` (`short_term_key` or `turn.long_term_key`)."""
+        """Whether it is signed with `key` (`short_term_key` or `turn.long_term_key`), as the type of the key says."""
+        if isinstance(key, Sha256Key):
+            at, size = self._sha256_at, self._sha256_size
+            return self.has_sha256 and hmac.compare_digest(
+                self.raw[at + 4 : at + 4 + size], _sha256_integrity(self.raw[:at], key, size)
+            )
         if not self.has_integrity:
             return False
         at = self._integrity_at
@@ -186,7 +216,10 @@ def decode(datagram: bytes) -> Message:
                 raise RemoteProtocolError("FINGERPRINT is wrong")
             values["has_fingerprint"] = True
             break
-        if "has_integrity" in values:
+        is_sha256 = type_ == Attribute.MESSAGE_INTEGRITY_SHA256 and len(value) in _SHA256_SIZES
+        if is_sha256 and "has_sha256" not in values:
+            values |= {"has_sha256": True, "_sha256_at": at, "_sha256_size": len(value)}
+        if is_sha256 or "has_integrity" in values or "has_sha256" in values:
             continue
         if type_ == Attribute.MESSAGE_INTEGRITY and len(value) == _INTEGRITY_SIZE:
             values |= {"has_integrity": True, "_integrity_at": at}
@@ -246,6 +279,12 @@ def _integrity(covered: bytes, key: bytes) -> bytes:
     """HMAC-SHA1 of the message up to MESSAGE-INTEGRITY, with a length that ends behind it."""
     length = len(covered) - HEADER_SIZE + 4 + _INTEGRITY_SIZE
     return hmac.digest(key, covered[:2] + length.to_bytes(2, "big") + covered[4:], hashlib.sha1)
+
+
+def _sha256_integrity(covered: bytes, key: bytes, size: int) -> bytes:
+    """HMAC-SHA256 of the message up to MESSAGE-INTEGRITY-SHA256, cut to `size` bytes."""
+    length = len(covered) - HEADER_SIZE + 4 + size
+    return hmac.digest(key, covered[:2] + length.to_bytes(2, "big") + covered[4:], hashlib.sha256)[:size]
 
 
 def _fingerprint(covered: bytes) -> bytes:
@@ -326,6 +365,10 @@ def _decode_address_error(value: bytes, _: bytes) -> tuple[AddressFamily, ErrorC
     return (AddressFamily(value[0]), error) if error is not None and value[0] in (1, 2) else None
 
 
+def _decode_hash(value: bytes, _: bytes) -> bytes | None:
+    return value if len(value) == 32 else None
+
+
 def _decode_types(value: bytes, _: bytes) -> tuple[int, ...] | None:
     return None if len(value) % 2 else struct.unpack(f"!{len(value) // 2}H", value)
 
@@ -338,6 +381,10 @@ _LISTS = frozenset({Attribute.XOR_PEER_ADDRESS, Attribute.XOR_RELAYED_ADDRESS, A
 _DECODERS: dict[int, tuple[str, Callable[[bytes, bytes], object]]] = {
     Attribute.USERNAME: ("username", _decode_text),
     Attribute.MESSAGE_INTEGRITY: ("", _decode_never),  # one of the right size never gets here
+    Attribute.MESSAGE_INTEGRITY_SHA256: ("", _decode_never),
+    Attribute.USERHASH: ("userhash", _decode_hash),
+    Attribute.PASSWORD_ALGORITHM: ("password_algorithm", _decode_bytes),
+    Attribute.PASSWORD_ALGORITHMS: ("password_algorithms", _decode_bytes),
     Attribute.ERROR_CODE: ("error", _decode_error),
     Attribute.UNKNOWN_ATTRIBUTES: ("unknown_attributes", _decode_types),
     Attribute.CHANNEL_NUMBER: ("channel_number", _decode_channel),
@@ -467,11 +514,14 @@ class Builder:
         """The finished datagram.
 
         Args:
-            key: Appends MESSAGE-INTEGRITY made with it.
+            key: Appends MESSAGE-INTEGRITY made with it, or MESSAGE-INTEGRITY-SHA256 if it is of that kind.
             fingerprint: Appends FINGERPRINT as the last attribute.
         """
         message = self._header() + bytes(self._body)
-        if key is not None:
+        if isinstance(key, Sha256Key):
+            signature = _sha256_integrity(message, key, 32)
+            message += _TLV.pack(Attribute.MESSAGE_INTEGRITY_SHA256, 32) + signature
+        elif key is not None:
             message += _TLV.pack(Attribute.MESSAGE_INTEGRITY, _INTEGRITY_SIZE) + _integrity(message, key)
         if fingerprint:
             message += _TLV.pack(Attribute.FINGERPRINT, 4) + _fingerprint(message)

@@ -10,6 +10,7 @@ import hmac
 from typing import NamedTuple
 
 from wardgate.wire import portal_secrets
+from wardgate.wire.stun import PasswordAlgorithm
 
 REALM = portal_secrets.RELAY_REALM
 DEFAULT_PORT = 3478
@@ -83,6 +84,20 @@ def shared_secret_password(secret: str, username: str) -> str:
     return base64.b64encode(hmac.digest(secret.encode(), username.encode(), hashlib.sha1)).decode()
 
 
-def long_term_key(username: str, password: str, realm: str = REALM) -> bytes:
+PASSWORD_ALGORITHMS = bytes.fromhex("0002000000010000")
+"""The value of PASSWORD-ALGORITHMS: SHA-256 and MD5, without parameters."""
+
+
+def long_term_key(
+    username: str, password: str, realm: str = REALM, algorithm: PasswordAlgorithm = PasswordAlgorithm.MD5
+) -> bytes:
     """The key of MESSAGE-INTEGRITY in TURN; all three must be plain ASCII or already prepared (RFC 8265)."""
-    return hashlib.md5(f"{username}:{realm}:{password}".encode(), usedforsecurity=False).digest()
+    text = f"{username}:{realm}:{password}".encode()
+    if algorithm is PasswordAlgorithm.SHA256:
+        return hashlib.sha256(text).digest()
+    return hashlib.md5(text, usedforsecurity=False).digest()
+
+
+def userhash(username: str, realm: str) -> bytes:
+    """What hides a username from whoever listens (RFC 8489, section 14.4)."""
+    return hashlib.sha256(f"{username}:{realm}".encode()).digest()

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+from collections.abc import Mapping
 
 import pytest
 
@@ -14,7 +15,15 @@ from wardgate.proto.turn_events import AddPermission, ClosePort, RemoveChannel, 
 from wardgate.proto.turn_server import TurnServer
 from wardgate.wire import channel_data, stun, turn
 from wardgate.wire.addresses import SocketAddr, Transmit, WholeTransmit
-from wardgate.wire.stun import AddressFamily, Attribute, Builder, MessageClass, Method
+from wardgate.wire.stun import (
+    AddressFamily,
+    Attribute,
+    Builder,
+    MessageClass,
+    Method,
+    PasswordAlgorithm,
+    Sha256Key,
+)
 
 CLIENT = SocketAddr("198.51.100.7", 40000)
 OTHER = SocketAddr("198.51.100.8", 40000)
@@ -135,11 +144,63 @@ def test_a_nonce_begins_with_the_cookie_and_unknown_methods_get_no_answer() -> N
     user = User(new_host())
     user.allocate()
 
-    assert user.nonce.startswith(b"obMatJos2AAAA")
+    assert user.nonce.startswith(b"obMatJos2gAAA")
     assert len(user.nonce) == 29
     for method in (0x0BB, Method.SEND):
         assert user.send(user.builder(method).build()) is None
     assert user.host.server.counters["dropped_method"] == 2
+
+
+def signed_by_sha256(user: User, changed: Mapping[str, bytes] = {}, *, hides_name: bool = False) -> bytes:
+    """A Refresh as of a client that knows all of RFC 8489."""
+    builder = user.builder(Method.REFRESH)
+    if hides_name:
+        builder.attribute(Attribute.USERHASH, turn.userhash(user.name, REALM))
+    else:
+        builder.username(user.name)
+    offered = changed.get("offered", turn.PASSWORD_ALGORITHMS)
+    builder.realm(REALM).nonce(user.nonce).attribute(Attribute.PASSWORD_ALGORITHMS, offered)
+    builder.attribute(Attribute.PASSWORD_ALGORITHM, changed.get("chosen", bytes.fromhex("00020000")))
+    key = turn.long_term_key(user.name, "wonderland", REALM, PasswordAlgorithm.SHA256)
+    return builder.build(Sha256Key(key), fingerprint=True)
+
+
+def test_users_may_sign_with_sha256_and_are_answered_so() -> None:
+    user = User(new_host())
+    challenge = user.send(user.allocating().build())
+    assert challenge is not None
+    assert challenge.password_algorithms == turn.PASSWORD_ALGORITHMS
+    user.allocate()
+
+    answer = user.send(signed_by_sha256(user))
+
+    assert code_of(answer) == 0
+    assert answer is not None
+    assert answer.verify_integrity(
+        Sha256Key(turn.long_term_key("alice", "wonderland", REALM, PasswordAlgorithm.SHA256))
+    )
+    assert not answer.has_integrity
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"offered": bytes.fromhex("00010000")}, {"chosen": bytes.fromhex("00090000")}, {"chosen": b"\0\2"}],
+)
+def test_whoever_is_talked_down_to_another_algorithm_is_refused(changed: dict[str, bytes]) -> None:
+    user = User(new_host())
+    user.allocate()
+
+    assert code_of(user.send(signed_by_sha256(user, changed))) == 400
+
+
+def test_names_are_hidden_where_all_are_known() -> None:
+    user = User(new_host((StaticUsers({"alice": "wonderland"}),)))
+    user.allocate()
+
+    assert user.nonce.startswith(b"obMatJos2wAAA")
+    assert code_of(user.send(signed_by_sha256(user, hides_name=True))) == 0
+    user.name = "mallory"
+    assert code_of(user.send(signed_by_sha256(user, hides_name=True))) == 401
 
 
 def test_a_relay_may_know_devices_and_users_at_once() -> None:
