@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.clients.conftest import Service
+from tests.interop.clients.service import Service
 
 pytestmark = pytest.mark.interop
 

@@ -4,15 +4,16 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.interop.clients.conftest import ROOT, Service
+from tests.interop.clients.service import Service
 
 pytestmark = pytest.mark.interop
 
-SOURCE = ROOT / "tests" / "interop" / "pion"
+SOURCE = Path(__file__).parents[1] / "pion"
 ECHOES, MESSAGES = 200, 100
 
 
