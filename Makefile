@@ -10,9 +10,12 @@ help:
 	@echo "make dev     the demo's lab, left running, with what to try in it"
 	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (45 minutes; bench/README.md)"
 	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
+	@echo "             make bench-relay-xdp: what a datagram costs a relay in user space and in the kernel"
 	@echo "             make bench-flows, bench-memory: new flows a second, memory; bench-loop: a flood of first packets"
 	@echo "make connectivity  which NATs can be punched through, and how long a first connection takes (20 minutes)"
 	@echo "             make bench-gaps: how long a ping gets no answer when something breaks (10 minutes)"
+	@echo "make conformance  our relay and coturn against 250 requirements of RFC 8489 and 8656, into docs/conformance.md (40 seconds;"
+	@echo "             make conformance ARGS=--slow also waits for expiry, 12 minutes; conformance/README.md: any other server)"
 	@echo "make soak    ten minutes at full load; memory and tables stay as they were after the first minute"
 	@echo "make model-nightly  random runs of the whole product beside a model, for eight hours; make sim-hours: 1,000 simulated hours"
 	@echo "make fuzz    every fuzz target for a minute (fuzz/README.md)"
@@ -71,6 +74,10 @@ bench-quick: plotting
 bench-relay: setup
 	@exec $(VENV)/python -m bench.relay
 
+.PHONY: bench-relay-xdp
+bench-relay-xdp: setup
+	@exec $(VENV)/python -m bench.relay_xdp
+
 .PHONY: bench-flows
 bench-flows: setup
 	@$(VENV)/python -m bench.flows
@@ -90,6 +97,10 @@ connectivity: setup
 .PHONY: bench-gaps
 bench-gaps: setup
 	@exec $(VENV)/python -m bench.gaps
+
+.PHONY: conformance
+conformance: setup
+	@exec $(VENV)/python -m conformance $(ARGS)
 
 .PHONY: model-nightly
 model-nightly: setup

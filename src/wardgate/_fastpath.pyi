@@ -454,17 +454,21 @@ class RelayIo:
         upcall_capacity: int = 4096,
         gso: bool = True,
         gro: bool = True,
+        xdp: str | None = None,
+        xdp_mode: str = "driver",
     ) -> None:
         """Opens the listening port in each family that has an address to bind. Raises OSError.
 
         Args:
             public4, public6: By which clients and peers reach the relay; may differ from what is bound.
             gso, gro: Whether datagrams of one flow may share a system call, out and in; falls back by itself.
+            xdp: The interface at which the kernel is to forward known channels; falls back, see `offload_error`.
+            xdp_mode: `driver` or `generic`, else ValueError.
         """
 
     def start(self) -> None: ...
     def stop(self, timeout_s: float = 1.0) -> bool:
-        """Ends the thread and closes every port; whether it ended in time."""
+        """Ends the thread, closes every port, detaches from the kernel; whether the thread ended in time."""
 
     def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None:
         """Opens the port in each of these families, or in none. Raises OSError."""
@@ -495,9 +499,17 @@ class RelayIo:
     def upcall_fd(self) -> int:
         """An eventfd, readable while upcalls wait and when the thread ended by itself."""
 
-    def counters(self) -> dict[str, int]: ...
+    def counters(self) -> dict[str, int]:
+        """What user space counted; while the kernel forwards, also what it counted, as `xdp_*`."""
+
+    def is_offloaded(self) -> bool:
+        """Whether the kernel forwards known channels."""
+
+    def offload_error(self) -> str | None:
+        """Why it does not, if it was to."""
+
     def channels(self, limit: int = 4096) -> list[tuple[Addr, int, int, int, int, int]]:
-        """`(client, channel, packets to peer, bytes to peer, packets to client, bytes to client)`."""
+        """`(client, channel, packets to peer, bytes to peer, packets to client, bytes to client)`, the kernel's too."""
 
     def failure(self) -> str | None:
         """Why the thread ended by itself, if it did."""

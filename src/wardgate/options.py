@@ -37,6 +37,14 @@ HealthAddress = Annotated[
     ),
 ]
 Offload = Annotated[bool, typer.Option(envvar=env("OFFLOAD"), help="Use segmentation offloads where they exist.")]
+Proxy = Annotated[
+    str | None,
+    typer.Option(
+        envvar=env("PROXY"),
+        help="The HTTP proxy to the portal and to relays by TCP, as http://host:port, or none; "
+        "without it HTTPS_PROXY, ALL_PROXY and NO_PROXY say.",
+    ),
+]
 PortalVersion = Annotated[
     str, typer.Option(envvar=env("PORTAL_VERSION"), callback=one_of("1", "2"), help="The portal's websocket paths.")
 ]

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,9 +97,9 @@ class RunningRelay:
 
 
 @contextmanager
-def running_relay(portal_: Portal, *arguments: str) -> Iterator[RunningRelay]:
-    """Starts a relay and waits until it has joined."""
-    relay = start_relay(portal_.url, TOKEN, *arguments)
+def running_relay(portal_: Portal, *arguments: str, by: Sequence[str] = ()) -> Iterator[RunningRelay]:
+    """Starts a relay, by way of another program if one is given, and waits until it has joined."""
+    relay = start_relay(portal_.url, TOKEN, *arguments, by=by)
     try:
         wait_ready(relay)
         relay.stamp_secret = portal_.secrets.get_nowait()
@@ -131,9 +131,9 @@ def lonely_relay(directory: Path, *arguments: str) -> Iterator[RunningRelay]:
             relay.process.stderr.close()
 
 
-def start_relay(url: str, token: str, *arguments: str) -> RunningRelay:
+def start_relay(url: str, token: str, *arguments: str, by: Sequence[str] = ()) -> RunningRelay:
     port, health_port = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
-    command = [sys.executable, "-m", "wardgate.relay.main", "--public-ip4-addr", "127.0.0.1", "--api-url", url]
+    command = [*by, sys.executable, "-m", "wardgate.relay.main", "--public-ip4-addr", "127.0.0.1", "--api-url", url]
     command += ["--listen-port", str(port), "--health-check-addr", f"127.0.0.1:{health_port}"]
     command += ["--drain-time", "0s", *arguments]
     environment = os.environ | {"WARDGATE_TOKEN": token, "WARDGATE_LOG": "warning"}

@@ -12,7 +12,8 @@ import pytest
 
 from tests.interop.relay_process import free_port
 from wardgate.ids import RelayId
-from wardgate.proto.allocation import Allocation, CandidateFound, ChannelBound, Event
+from wardgate.proto.allocation import Allocation
+from wardgate.proto.allocation_events import CandidateFound, ChannelBound, Event
 from wardgate.proto.channels import REFRESH_AFTER_S
 from wardgate.wire import channel_data, stun, turn
 from wardgate.wire.addresses import SocketAddr

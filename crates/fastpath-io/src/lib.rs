@@ -6,6 +6,7 @@ pub mod delay_line;
 pub mod event;
 pub mod io_counters;
 pub mod relay;
+pub mod relay_offload;
 mod socket_address;
 pub mod threads;
 pub mod tun;

@@ -1,7 +1,8 @@
 //! The relay's sockets and the thread that forwards channel data between them.
 //!
 //! One thread waits for all sockets at once and takes one batch from each that has something, so that no socket starves
-//! another. It never calls Python; what Python has to see waits in a bounded ring.
+//! another. It never calls Python; what Python has to see waits in a bounded ring. Where the kernel forwards channels
+//! itself, they come here only as far as it does not, and its tables follow ours.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
@@ -13,12 +14,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fastpath::counters::count;
-use fastpath::relay::{AddError, Counters, Outbox, Send, Tables, Verdict};
+use fastpath::relay::{AddError, Channel, Counters, Outbox, Send, Tables, Verdict};
 use fastpath::upcall::Signal;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use crate::event::Event;
+use crate::relay_offload::{self, Place, RelayOffload};
 
 /// All clients share the listening port; there may be thousands of other ports.
 const LISTEN_BUFFER: i32 = 16 << 20;
@@ -43,6 +45,8 @@ pub struct Settings {
     /// Whether datagrams may share a system call, on the way out and in.
     pub gso: bool,
     pub gro: bool,
+    /// Whether, and where, the kernel is to forward known channels.
+    pub offload: Option<relay_offload::Settings>,
 }
 
 /// A datagram for Python.
@@ -102,6 +106,9 @@ struct Shared {
 /// A relay's forwarder.
 pub struct Relay {
     shared: Arc<Shared>,
+    /// Held while tables change, so that the kernel's change in the same order.
+    offload: Mutex<Option<RelayOffload>>,
+    offload_error: Option<String>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -127,7 +134,12 @@ impl Relay {
         watch(&shared.epoll, shared.wake.fd(), WAKE)?;
         let settings = &shared.settings;
         shared.open(settings.listen_port, settings.bind4.is_some(), settings.bind6.is_some())?;
-        Ok(Self { shared, thread: Mutex::default() })
+        let (offload, offload_error) = match settings.offload.as_ref().map(|offload| attach(offload, settings)) {
+            Some(Ok(offload)) => (Some(offload), None),
+            Some(Err(reason)) => (None, Some(reason)),
+            None => (None, None),
+        };
+        Ok(Self { shared, offload: Mutex::new(offload), offload_error, thread: Mutex::default() })
     }
 
     /// Starts the thread; a second call does nothing.
@@ -143,8 +155,10 @@ impl Relay {
         Ok(())
     }
 
-    /// Ends the thread and closes every port. Returns whether the thread ended in time.
+    /// Ends the thread, closes every port and takes the program out of the kernel. Returns whether the thread ended in
+    /// time.
     pub fn stop(&self, timeout: Duration) -> bool {
+        *lock(&self.offload) = None;
         self.shared.stopping.store(true, Relaxed);
         self.shared.wake.raise();
         let ended = lock(&self.thread).take().is_none_or(|thread| {
@@ -173,6 +187,12 @@ impl Relay {
         if port == self.shared.settings.listen_port {
             return false;
         }
+        let mut offload = lock(&self.offload);
+        if let Some(offload) = offload.as_mut() {
+            let tables = read(&self.shared.tables);
+            let gone = |one: &&Channel| one.port == port && if one.peer.is_ipv6() { ipv6 } else { ipv4 };
+            tables.channels().filter(gone).for_each(|one| offload.remove(one));
+        }
         let (closed, rest) = self.shared.close(port, ipv4, ipv6);
         if closed && !rest {
             write(&self.shared.tables).remove_port(port);
@@ -180,13 +200,24 @@ impl Relay {
         closed
     }
 
+    /// Adds a channel here and in the kernel; for one that is known already, makes sure that the kernel knows it too.
+    ///
     /// # Errors
     /// See [`Tables::add_channel`].
     pub fn add_channel(&self, client: SocketAddr, number: u16, port: u16, peer: SocketAddr) -> Result<(), AddError> {
-        write(&self.shared.tables).add_channel(client, number, port, peer)
+        let mut offload = lock(&self.offload);
+        write(&self.shared.tables).add_channel(client, number, port, peer)?;
+        if let (Some(offload), Some(channel)) = (offload.as_mut(), read(&self.shared.tables).channel(client, number)) {
+            offload.add(channel);
+        }
+        Ok(())
     }
 
     pub fn remove_channel(&self, client: SocketAddr, number: u16) -> bool {
+        let mut offload = lock(&self.offload);
+        if let (Some(offload), Some(channel)) = (offload.as_mut(), read(&self.shared.tables).channel(client, number)) {
+            offload.remove(channel);
+        }
         write(&self.shared.tables).remove_channel(client, number)
     }
 
@@ -241,14 +272,39 @@ impl Relay {
         self.shared.waiting.fd()
     }
 
+    /// What was counted here and, if it forwards, in the kernel.
     #[must_use]
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        self.shared.counters.each().collect()
+        let offload = lock(&self.offload);
+        let kernel = offload.as_ref().map(RelayOffload::counters).unwrap_or_default();
+        self.shared.counters.each().chain(kernel).collect()
     }
 
-    /// Calls `visit` with at most `limit` channels.
-    pub fn each_channel(&self, limit: usize, visit: impl FnMut(&fastpath::relay::Channel)) {
-        read(&self.shared.tables).channels().take(limit).for_each(visit);
+    /// Whether the kernel forwards known channels.
+    #[must_use]
+    pub fn is_offloaded(&self) -> bool {
+        lock(&self.offload).is_some()
+    }
+
+    /// Why it does not, if it was to.
+    #[must_use]
+    pub fn offload_error(&self) -> Option<&str> {
+        self.offload_error.as_deref()
+    }
+
+    /// Calls `visit` with at most `limit` channels and what each carried, here and in the kernel: packets and bytes to
+    /// its peer and to its client.
+    pub fn each_channel(&self, limit: usize, mut visit: impl FnMut(&Channel, [(u64, u64); 2])) {
+        let offload = lock(&self.offload);
+        for channel in read(&self.shared.tables).channels().take(limit) {
+            let mut traffic = [channel.to_peer.get(), channel.to_client.get()];
+            if let Some(offload) = offload.as_ref() {
+                for (sum, (packets, bytes)) in traffic.iter_mut().zip(offload.traffic(channel)) {
+                    *sum = (sum.0 + packets, sum.1 + bytes);
+                }
+            }
+            visit(channel, traffic);
+        }
     }
 
     /// Why the thread ended by itself, if it did.
@@ -415,6 +471,11 @@ impl Shared {
         }
         result
     }
+}
+
+fn attach(offload: &relay_offload::Settings, settings: &Settings) -> Result<RelayOffload, String> {
+    let &Settings { listen_port, bind4, bind6, .. } = settings;
+    RelayOffload::attach(offload, &Place { listen_port, bind4, bind6, public: &settings.public })
 }
 
 /// Tells Python if the thread ends without being asked to, even by a panic.

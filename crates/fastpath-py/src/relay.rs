@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fastpath::relay::AddError;
 use fastpath_io::relay::{Relay, Settings};
+use fastpath_io::relay_offload::{self, Mode};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -49,7 +50,8 @@ pub struct RelayIo(Relay);
 #[pymethods]
 impl RelayIo {
     #[new]
-    #[pyo3(signature = (*, listen_port, bind4, bind6, public4, public6, upcall_capacity = 4096, gso = true, gro = true))]
+    #[pyo3(signature = (*, listen_port, bind4, bind6, public4, public6, upcall_capacity = 4096, gso = true, gro = true,
+        xdp = None, xdp_mode = "driver"))]
     #[expect(clippy::too_many_arguments, reason = "keywords of a constructor")]
     fn new(
         listen_port: u16,
@@ -60,7 +62,14 @@ impl RelayIo {
         upcall_capacity: usize,
         gso: bool,
         gro: bool,
+        xdp: Option<String>,
+        xdp_mode: &str,
     ) -> PyResult<Self> {
+        let mode = match xdp_mode {
+            "driver" => Mode::Driver,
+            "generic" => Mode::Generic,
+            _ => return Err(PyValueError::new_err(format!("neither driver nor generic: {xdp_mode:?}"))),
+        };
         let public = [parse::<Ipv4Addr>(public4)?.map(IpAddr::V4), parse::<Ipv6Addr>(public6)?.map(IpAddr::V6)];
         let settings = Settings {
             listen_port,
@@ -70,6 +79,7 @@ impl RelayIo {
             upcall_capacity,
             gso,
             gro,
+            offload: xdp.map(|interface| relay_offload::Settings { interface, mode }),
         };
         Ok(Self(Relay::open(settings).map_err(PyOSError::new_err)?))
     }
@@ -145,17 +155,23 @@ impl RelayIo {
         self.0.upcall_fd()
     }
 
-    fn counters(&self) -> std::collections::HashMap<&'static str, u64> {
-        self.0.counters().into_iter().collect()
+    fn counters(&self, py: Python<'_>) -> std::collections::HashMap<&'static str, u64> {
+        py.detach(|| self.0.counters().into_iter().collect())
+    }
+
+    fn is_offloaded(&self) -> bool {
+        self.0.is_offloaded()
+    }
+
+    fn offload_error(&self) -> Option<&str> {
+        self.0.offload_error()
     }
 
     #[pyo3(signature = (limit = 4096))]
     fn channels(&self, py: Python<'_>, limit: usize) -> Vec<ChannelRow> {
         py.detach(|| {
             let mut rows = Vec::new();
-            self.0.each_channel(limit, |channel| {
-                let ((out_packets, out_bytes), (in_packets, in_bytes)) =
-                    (channel.to_peer.get(), channel.to_client.get());
+            self.0.each_channel(limit, |channel, [(out_packets, out_bytes), (in_packets, in_bytes)]| {
                 rows.push((to_python(channel.client), channel.number, out_packets, out_bytes, in_packets, in_bytes));
             });
             rows

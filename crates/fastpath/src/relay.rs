@@ -236,6 +236,10 @@ impl Tables {
         self.ports.get_mut(&port).is_some_and(|entry| entry.permitted.remove(&host))
     }
 
+    pub fn channel(&self, client: SocketAddr, number: u16) -> Option<&Channel> {
+        self.by_client.get(&(client, number)).map(Arc::as_ref)
+    }
+
     pub fn channels(&self) -> impl Iterator<Item = &Channel> {
         self.by_client.values().map(Arc::as_ref)
     }

@@ -21,6 +21,7 @@ from wardgate.client.config import (
 )
 from wardgate.client.identity import CLIENT_KEY, find_identity
 from wardgate.errors import SettingError, WardgateError
+from wardgate.proto.http_proxy import Proxies
 from wardgate.proto.portal_login import bearer
 from wardgate.settings import (
     check_api_url,
@@ -98,6 +99,7 @@ def up(
     max_partition_time: MaxPartitionTime = None,
     health_check_addr: options.HealthAddress = "none",
     offload: options.Offload = True,
+    proxy: options.Proxy = None,
     portal_version: options.PortalVersion = "2",
     exit_when_ready: ExitWhenReady = False,
     check: Check = False,
@@ -130,6 +132,7 @@ def up(
             health_address=parse_listen_address(health_check_addr),
             offload=offload,
             exit_when_ready=exit_when_ready,
+            proxies=Proxies(proxy, os.environ),
             portal_version=int(portal_version),
         )
         forget_token(os.environ)

@@ -1,9 +1,10 @@
 """A client's settings, checked once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from wardgate.proto.http_proxy import Proxies
 from wardgate.proto.portal_login import external_id, login_url
 from wardgate.wire.addresses import SocketAddr
 
@@ -33,6 +34,7 @@ class ClientSettings:
         health_address: Where figures are served; `None` for nowhere.
         offload: Whether segmentation offloads are tried.
         exit_when_ready: Whether to end with success once the interface is configured.
+        proxies: By which HTTP proxy the portal and relays are reached.
         portal_version: Which pair of websocket paths is used, 1 or 2.
     """
 
@@ -50,6 +52,7 @@ class ClientSettings:
     offload: bool = True
     exit_when_ready: bool = False
     portal_version: int = 2
+    proxies: Proxies = field(default_factory=lambda: Proxies("none", {}), repr=False)
 
     def portal_url(self, public_key: str) -> str:
         """The websocket that the client joins with that WireGuard key (base64)."""

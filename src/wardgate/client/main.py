@@ -20,6 +20,7 @@ from wardgate.client.config import ClientSettings, resolv_conf_backup, sysctl_re
 from wardgate.client.state import ClientState
 from wardgate.errors import InterfaceLost, WardgateError
 from wardgate.heap import freeze_heap
+from wardgate.ids import RelayId
 from wardgate.io import clock, log_sink, metrics
 from wardgate.io.control_socket import ControlSocket, ControlSocketError, is_served, refuse_while_served
 from wardgate.io.dns_control import Disabled, DnsControl, DnsControlError
@@ -29,6 +30,7 @@ from wardgate.io.health import HealthServer
 from wardgate.io.host import host_user_agent
 from wardgate.io.network_monitor import NetworkMonitor
 from wardgate.io.privileges import network_problem
+from wardgate.io.relay_ways import RelayWays
 from wardgate.io.resolv_conf import EtcResolvConf
 from wardgate.io.resolver import HostResolver, forward_query
 from wardgate.io.reverse_path import ReversePathFilter
@@ -40,6 +42,7 @@ from wardgate.io.tunnel import Tunnel
 from wardgate.io.udp import mark, open_marked_tcp
 from wardgate.io.websocket import PortalLink
 from wardgate.proto.portal_link import RetryPolicy
+from wardgate.tunnel.connections_events import RelaySilent
 from wardgate.tunnel.events import ClientEvent, ConfigureTun, ForwardQuery, SendPortal, SessionEnded
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.portal import ApiVersion, Json, ToClient, decode_to_client
@@ -133,6 +136,13 @@ class ClientProgram:
             on_event=self._on_event,
             on_reopened=self._configure_again,
         )
+        self._relay_ways = RelayWays(
+            self._on_relay_way,
+            open_socket=open_marked_tcp,
+            is_tunnel=self._tunnel.has_port,
+            proxies=settings.proxies,
+            resolve=self._resolve,
+        )
         self._host = ThreadPoolExecutor(1, "host")
         self._control = ControlSocket(settings.socket, self._answer)
         self._monitor = NetworkMonitor(settings.interface, self._mirror_links, self.reset)
@@ -152,6 +162,7 @@ class ClientProgram:
             policy=RetryPolicy(budget_s=self._settings.max_partition_s),
             resolve=self._resolve,
             open_socket=open_marked_tcp,
+            proxies=self._settings.proxies,
         )
 
     def _decode(self, event: str, payload: Json) -> ToClient:
@@ -173,7 +184,11 @@ class ClientProgram:
         self._runner.service.reloading()
         self._runner.post(self._reset_state)
 
+    def _on_relay_way(self, relay_id: RelayId, alias: SocketAddr, kind: str | None) -> None:
+        self._runner.post(functools.partial(self._state.handle_relay_way, relay_id, alias, kind))
+
     def _reset_state(self, now: float) -> None:
+        self._relay_ways.reset()
         try:
             self._tunnel.rebind()
         except InterfaceLost as error:
@@ -214,6 +229,7 @@ class ClientProgram:
             log.info("stopped")
 
     async def _revert(self) -> None:
+        await self._relay_ways.close()
         await self._dns.revert()
         self._tunnel.close()
         await self._on_host(self._routing.remove)
@@ -237,6 +253,8 @@ class ClientProgram:
             case ForwardQuery(query_id):
                 if not self._runner.spawn(self._forward(event)):
                     self._runner.post(functools.partial(self._state.handle_query_response, query_id, None))
+            case RelaySilent(relay_id, servers):
+                self._relay_ways.seek(relay_id, servers)
             case SessionEnded(reason):
                 self._runner.end(f"the portal ended the session: {reason}")
 
@@ -357,6 +375,7 @@ class ClientProgram:
             "runner": self._runner.counters,
             "engine": self._engine.counters(),
             "threads": self._tunnel.counters(),
+            "relay_ways": self._relay_ways.counters,
             "state": self._state.snapshot(),
             "log": log_sink.counters(),
         }

@@ -20,7 +20,7 @@ from wardgate.client.resources import Change, allows_family
 from wardgate.client.snapshot import ClientView, client_snapshot
 from wardgate.client.ways import Ways
 from wardgate.errors import RemoteProtocolError
-from wardgate.ids import GatewayId, PeerIndex, ResourceId
+from wardgate.ids import GatewayId, PeerIndex, RelayId, ResourceId
 from wardgate.proto.proxy_ips import Assignment
 from wardgate.tunnel.connections import (
     Closed,
@@ -30,6 +30,7 @@ from wardgate.tunnel.connections import (
     InvalidatedCandidates,
     NewCandidates,
     PathChanged,
+    RelaySilent,
     RelaysNeeded,
 )
 from wardgate.tunnel.control import Name
@@ -39,7 +40,7 @@ from wardgate.tunnel.path_status import path_snapshots
 from wardgate.tunnel.ranges import is_proxy_address, is_sentinel
 from wardgate.tunnel.routing import Route
 from wardgate.wire import portal
-from wardgate.wire.addresses import RandomBytes, Transmit
+from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit
 from wardgate.wire.control import AssignedIps, DomainStatus, Goodbye, decode_control, encode_control, is_control_packet
 from wardgate.wire.icmp_errors import Quote, Unreachable, quoted, unreachable
 from wardgate.wire.ip import IpAddress, Packet, parse
@@ -471,6 +472,11 @@ class ClientState:
         self._connections.set_static(static)
         self._settle(now)
 
+    def handle_relay_way(self, relay_id: RelayId, alias: SocketAddr, kind: str | None, now: float) -> None:
+        """Answers a `RelaySilent`, see `Connections.handle_relay_way`."""
+        self._connections.handle_relay_way(relay_id, alias, kind, now)
+        self._settle(now)
+
     def handle_goodbye(self, now: float) -> None:
         """Orderly end: tells every gateway."""
         self._ways.forget()
@@ -504,6 +510,8 @@ class ClientState:
                 self._access.lost(peer_id, reports)
             case RelaysNeeded():
                 self._events.append(SendPortal(portal.NoRelays()))
+            case RelaySilent():
+                self._events.append(event)
             case PathChanged():
                 pass
         return True

@@ -46,7 +46,7 @@ def _resources(resources: list[Json], at: float) -> list[str]:
             str(resource.get("address") or "-"),
             sites or "-",
             str(resource.get("status", "-")),
-            str(path.get("kind") or "-"),
+            _way(path),
             "-" if path.get("rtt_ms") is None else f"{path['rtt_ms']:.1f} ms",
             size(resource.get("sent_bytes", 0)),
             size(resource.get("received_bytes", 0)),
@@ -54,6 +54,12 @@ def _resources(resources: list[Json], at: float) -> list[str]:
         )
         rows.append(row)
     return table_lines(head, rows)
+
+
+def _way(path: Json) -> str:
+    """`direct`, `relayed`, or `relayed (tls)` where the relay is reached by another way than UDP."""
+    way = path.get("relay_way")
+    return f"{path.get('kind') or '-'}" + (f" ({way})" if way not in (None, "udp") else "")
 
 
 def _devices(devices: list[Json], resources: list[Json]) -> list[str]:
@@ -67,7 +73,7 @@ def _devices(devices: list[Json], resources: list[Json]) -> list[str]:
             ", ".join(names.get(pool, str(pool)) for pool in device.get("reached_through", [])) or "-",
             "yes" if device.get("reaches_us_through") else "no",
             "online" if device.get("connected") else "connecting",
-            str(path.get("kind") or "-"),
+            _way(path),
             "-" if path.get("rtt_ms") is None else f"{path['rtt_ms']:.1f} ms",
         )
         rows.append(row)

@@ -10,6 +10,7 @@ from wardgate import options
 from wardgate.client.identity import GATEWAY_KEY, find_identity
 from wardgate.errors import SettingError
 from wardgate.gateway.config import DEFAULT_INTERFACE, DEFAULT_STATE_DIR, GatewaySettings
+from wardgate.proto.http_proxy import Proxies
 from wardgate.settings import (
     check_api_url,
     check_duration,
@@ -61,6 +62,7 @@ def gateway(
     health_check_addr: options.HealthAddress = "0.0.0.0:8080",
     masquerade: Masquerade = True,
     offload: options.Offload = True,
+    proxy: options.Proxy = None,
     portal_version: options.PortalVersion = "2",
     check: Check = True,
     log_format: options.LogFormat = "human",
@@ -89,6 +91,7 @@ def gateway(
             health_address=parse_listen_address(health_check_addr),
             masquerade=masquerade,
             offload=offload,
+            proxies=Proxies(proxy, os.environ),
             portal_version=int(portal_version),
         )
         forget_token(os.environ)

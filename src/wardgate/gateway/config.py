@@ -1,9 +1,10 @@
 """A gateway's settings, checked once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from wardgate.proto.http_proxy import Proxies
 from wardgate.proto.portal_login import external_id, login_url
 from wardgate.wire.addresses import SocketAddr
 
@@ -26,6 +27,7 @@ class GatewaySettings:
         health_address: Where health checks are answered; `None` for nowhere.
         masquerade: Whether forwarding and masquerading are set up on the host.
         offload: Whether segmentation offloads are tried.
+        proxies: By which HTTP proxy the portal and relays are reached.
         portal_version: Which pair of websocket paths is used, 1 or 2.
     """
 
@@ -40,6 +42,7 @@ class GatewaySettings:
     masquerade: bool = True
     offload: bool = True
     portal_version: int = 2
+    proxies: Proxies = field(default_factory=lambda: Proxies("none", {}), repr=False)
 
     def portal_url(self, public_key: str) -> str:
         """The websocket that the gateway joins with that WireGuard key (base64)."""

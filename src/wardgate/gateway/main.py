@@ -16,6 +16,7 @@ from wardgate.errors import InterfaceLost, WardgateError
 from wardgate.gateway.config import GatewaySettings
 from wardgate.gateway.state import GatewayState
 from wardgate.heap import freeze_heap
+from wardgate.ids import RelayId
 from wardgate.io import clock, log_sink, metrics
 from wardgate.io.dns_server import DnsServer
 from wardgate.io.forwarding import HostForwarding
@@ -23,15 +24,18 @@ from wardgate.io.health import HealthServer
 from wardgate.io.host import host_user_agent
 from wardgate.io.network_monitor import NetworkMonitor
 from wardgate.io.privileges import network_problem
+from wardgate.io.relay_ways import RelayWays
 from wardgate.io.resolver import NameResolver
 from wardgate.io.runner import Runner
 from wardgate.io.signals import end_on_signals
 from wardgate.io.sysctls import Sysctls
 from wardgate.io.tun import TunInterface
 from wardgate.io.tunnel import Tunnel
-from wardgate.io.websocket import PortalLink
+from wardgate.io.websocket import PortalLink, open_plain_socket, resolve_with_system
 from wardgate.proto.portal_link import RetryPolicy
+from wardgate.tunnel.connections_events import RelaySilent
 from wardgate.tunnel.events import ConfigureTun, GatewayEvent, Resolve, SendPortal, SessionEnded
+from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.portal import ApiVersion, Json, ToGateway, decode_to_gateway
 
 RESOLV_CONF_INTERVAL_S: Final = 60.0
@@ -100,6 +104,13 @@ class GatewayProgram:
             on_event=self._on_event,
             on_reopened=self._configure_again,
         )
+        self._relay_ways = RelayWays(
+            self._on_relay_way,
+            open_socket=open_plain_socket,
+            is_tunnel=self._tunnel.has_port,
+            proxies=settings.proxies,
+            resolve=resolve_with_system,
+        )
         self._monitor = NetworkMonitor(settings.interface, _nothing_to_do, self.reset)
         self._health = HealthServer(self._problem, self._metrics)
 
@@ -110,6 +121,7 @@ class GatewayProgram:
             topic="gateway",
             user_agent=host_user_agent("gateway"),
             policy=RetryPolicy(budget_s=self._settings.max_partition_s),
+            proxies=self._settings.proxies,
         )
 
     def _decode(self, event: str, payload: Json) -> ToGateway:
@@ -125,7 +137,11 @@ class GatewayProgram:
         self._runner.service.reloading()
         self._runner.post(self._reset_state)
 
+    def _on_relay_way(self, relay_id: RelayId, alias: SocketAddr, kind: str | None) -> None:
+        self._runner.post(functools.partial(self._state.handle_relay_way, relay_id, alias, kind))
+
     def _reset_state(self, now: float) -> None:
+        self._relay_ways.reset()
         try:
             self._tunnel.rebind()
         except InterfaceLost as error:
@@ -155,6 +171,7 @@ class GatewayProgram:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
+            await self._relay_ways.close()
             self._tunnel.close()
             self._health.close()
             self._dns_server.close()
@@ -176,6 +193,8 @@ class GatewayProgram:
             case Resolve(request_id, name):
                 if not self._runner.spawn(self._resolve(request_id, name)):
                     self._answer(request_id, (), (), "too many names are being resolved")
+            case RelaySilent(relay_id, servers):
+                self._relay_ways.seek(relay_id, servers)
             case SessionEnded(reason):
                 self._runner.end(f"the portal ended the session: {reason}")
 
@@ -225,6 +244,7 @@ class GatewayProgram:
             "runner": self._runner.counters,
             "engine": self._engine.counters(),
             "threads": self._tunnel.counters(),
+            "relay_ways": self._relay_ways.counters,
             "state": self._state.snapshot(),
             "log": log_sink.counters(),
         }

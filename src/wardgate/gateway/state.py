@@ -23,7 +23,7 @@ from wardgate.errors import RemoteProtocolError
 from wardgate.gateway.client_on_gateway import ClientOnGateway
 from wardgate.gateway.resolving import Announced, Resolving
 from wardgate.gateway.snapshot import GatewayView, gateway_snapshot
-from wardgate.ids import ClientId, PeerIndex, ResourceId
+from wardgate.ids import ClientId, PeerIndex, RelayId, ResourceId
 from wardgate.tunnel.authorizations import Authorization, Authorizations
 from wardgate.tunnel.candidates import CandidateHold
 from wardgate.tunnel.connections import (
@@ -35,6 +35,7 @@ from wardgate.tunnel.connections import (
     NewCandidates,
     NoRelays,
     PathChanged,
+    RelaySilent,
     RelaysNeeded,
 )
 from wardgate.tunnel.events import ConfigureTun, GatewayEvent, SendPortal, SessionEnded
@@ -43,7 +44,7 @@ from wardgate.tunnel.nat import SHORTEST_LINGER_S, Side
 from wardgate.tunnel.path_status import path_snapshots
 from wardgate.tunnel.ranges import GATEWAY_ROUTES, is_proxy_address
 from wardgate.wire import portal
-from wardgate.wire.addresses import RandomBytes, Transmit
+from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit
 from wardgate.wire.control import (
     AssignedIps,
     ControlMessage,
@@ -488,6 +489,11 @@ class GatewayState:
         self._connections.reset(now)
         self._settle(now)
 
+    def handle_relay_way(self, relay_id: RelayId, alias: SocketAddr, kind: str | None, now: float) -> None:
+        """Answers a `RelaySilent`, see `Connections.handle_relay_way`."""
+        self._connections.handle_relay_way(relay_id, alias, kind, now)
+        self._settle(now)
+
     def handle_goodbye(self, now: float) -> None:
         """Orderly end: tells every client, so that each asks for another gateway at once."""
         for client_id in sorted(self._clients):
@@ -510,6 +516,8 @@ class GatewayState:
                     self.counters["connections_lost"] += 1
                 case RelaysNeeded():
                     self._events.append(SendPortal(portal.NoRelays()))
+                case RelaySilent():
+                    self._events.append(event)
                 case Established() | PathChanged():
                     pass
         self._release_ended(now)

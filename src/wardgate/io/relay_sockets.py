@@ -46,6 +46,10 @@ class RelaySockets:
             self._close(port)
         self._epoll.close()
 
+    def is_offloaded(self) -> bool:
+        """Never: the kernel forwards for the native forwarder alone."""
+        return False
+
     def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None:
         """Opens the port in each of these families, or in none.
 

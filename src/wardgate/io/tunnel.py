@@ -55,6 +55,10 @@ class Tunnel:
         """The interface's name."""
         return self._tun.name
 
+    def has_port(self, port: int) -> bool:
+        """Whether datagrams over IPv4 leave from that port."""
+        return self._sockets.v4 is not None and int(self._sockets.v4.getsockname()[1]) == port
+
     def start(self) -> None:
         """Starts the threads; they keep the priority of this process, while the calling thread steps back."""
         self._priority.restore()

@@ -18,7 +18,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from wardgate.io import clock
+from wardgate.io.http_proxy import connect_through
 from wardgate.proto import portal_link
+from wardgate.proto.http_proxy import Proxies
 from wardgate.proto.portal_link import (
     MAX_QUEUED,
     Dial,
@@ -69,6 +71,7 @@ class PortalLink:
         resolve: How host names are resolved.
         open_socket: How TCP sockets are made.
         tls: The context for `wss`; the system's trust store if none is given.
+        proxies: By which proxy the portal is reached, if by one.
 
     Raises:
         ValueError: The token cannot be sent.
@@ -86,7 +89,9 @@ class PortalLink:
         resolve: ResolveHost = resolve_with_system,
         open_socket: OpenSocket = open_plain_socket,
         tls: ssl.SSLContext | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
+        self._proxies = proxies or Proxies("none", {})
         self._url = url
         self._headers = {"X-Authorization": bearer(token)}
         self._user_agent = user_agent
@@ -280,8 +285,13 @@ class PortalLink:
         parts = urlsplit(url)
         host = parts.hostname or ""
         secure = parts.scheme == "wss"
-        tcp = await self._race(await self._resolve(host), parts.port or (443 if secure else 80))
+        port = parts.port or (443 if secure else 80)
+        proxy = self._proxies.of(host)
+        first, first_port = (host, port) if proxy is None else (proxy.host, proxy.port)
+        tcp = await self._race(await self._resolve(first), first_port)
         try:
+            if proxy is not None:
+                await connect_through(tcp, proxy, host, port)
             return await connect(
                 url,
                 sock=tcp,

@@ -3,6 +3,9 @@
 It is the only source of candidates: the address at which the relay's answers arrive is a host candidate, the mapped
 address in them a server-reflexive one, the allocated addresses are relay candidates.
 
+Where the network lets no UDP out, the program around it may bring datagrams to the relay by TCP or TLS: such a way is
+an address of this host that stands for the relay. Whichever way answers first is used; UDP is looked for again.
+
 Sans-IO: after each call, drain `poll_event` and `poll_transmit`, then sleep until `poll_timeout`.
 Source: RFC 8656, sections 6 to 12; RFC 8489, sections 6.2.1 and 9.2.
 """
@@ -11,6 +14,15 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 from wardgate.ids import RelayId
+from wardgate.proto.allocation_events import (
+    CandidateFound,
+    CandidateLost,
+    ChannelBound,
+    ChannelLost,
+    Event,
+    Silent,
+    Unreachable,
+)
 from wardgate.proto.allocation_requests import (
     ANSWERS,
     MAX_NONCE_ROUNDS,
@@ -34,46 +46,8 @@ KEEPALIVE_S = 25.0
 PROBE_SPACING_S = 1.0
 RETRY_S = 5.0
 MAX_WAITING_BINDS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateFound:
-    """A candidate of ours came up."""
-
-    candidate: Candidate
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateLost:
-    """A relay candidate of ours is gone; those of other kinds are never withdrawn."""
-
-    candidate: Candidate
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelBound:
-    """Data may arrive on this channel from now on."""
-
-    number: int
-    peer: SocketAddr
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelLost:
-    """The channel is no longer valid."""
-
-    number: int
-    peer: SocketAddr
-
-
-@dataclass(frozen=True, slots=True)
-class Unreachable:
-    """The relay does not answer, or refuses our credentials."""
-
-    reason: str
-
-
-Event = CandidateFound | CandidateLost | ChannelBound | ChannelLost | Unreachable
+MAX_FORBIDDEN = 256
+SILENT_AFTER = 4  # requests without an answer, so 0.7 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +87,7 @@ class Allocation:
         self.heard_at = float("-inf")
         self.counts: Counter[str] = Counter()
         self._ipv4, self._ipv6 = ipv4, ipv6
+        self._ways: dict[SocketAddr, str] = {}
         self._username, self._password = username, password
         self._key = turn.long_term_key(username, password)
         self._random = random_bytes
@@ -126,6 +101,7 @@ class Allocation:
         self._request_by_id: dict[bytes, Request] = {}
         self._channels = Channels()
         self._waiting_binds: dict[SocketAddr, None] = {}
+        self._forbidden: set[SocketAddr] = set()
         self._rtt_s: float | None = None
         self._keepalive_at: float | None = None
         self._retry_at: float | None = None
@@ -139,7 +115,26 @@ class Allocation:
 
     @property
     def servers(self) -> tuple[SocketAddr, ...]:
-        """The relay's addresses."""
+        """The relay's addresses, and those that stand for it."""
+        return (*self._udp_servers(), *self._ways)
+
+    @property
+    def ways(self) -> tuple[SocketAddr, ...]:
+        """The addresses that stand for it."""
+        return tuple(self._ways)
+
+    @property
+    def way(self) -> str:
+        """How it is reached: `udp`, or what its way was called."""
+        return self._ways.get(self._active, "udp") if self._active else "udp"
+
+    @property
+    def address(self) -> SocketAddr | None:
+        """Its own address that is in use, or would be."""
+        udp = self._udp_servers()
+        return self._active if self._active in udp else next(iter(udp), None)
+
+    def _udp_servers(self) -> tuple[SocketAddr, ...]:
         return tuple(address for address in (self._ipv4, self._ipv6) if address)
 
     @property
@@ -230,7 +225,7 @@ class Allocation:
             else:
                 self.counts["binds refused"] += 1
             return
-        if self._relayed_for(peer) is None or self._channels.sending_to(peer, now):
+        if self._relayed_for(peer) is None or peer in self._forbidden or self._channels.sending_to(peer, now):
             return
         channel = self._channels.assign(peer, now)
         if channel is None:
@@ -253,6 +248,22 @@ class Allocation:
         self._transmits.append(Transmit(None, way[0], channel_data.encode(way[1], payload)))
         return True
 
+    def add_way(self, alias: SocketAddr, kind: str, now: float) -> None:
+        """Datagrams sent to `alias` reach the relay by `kind` from now on."""
+        self._ways[alias] = kind
+        if self._active is None:
+            self._look_at(alias, BINDING_GAPS_S, now)
+
+    def lose_way(self, alias: SocketAddr, now: float) -> None:
+        """They no longer do."""
+        if self._ways.pop(alias, None) is None:
+            return
+        for request in [request for request in self._requests if request.server == alias]:
+            self._finish(request)
+        if self._active == alias:
+            self._withdraw()
+            self._find(now)
+
     def check(self, now: float) -> None:
         """Asks the relay at once how it sees us, to notice a NAT that changed its mapping or a relay that is gone."""
         if self._active and self._granted and now - self._probed_at >= PROBE_SPACING_S:
@@ -270,6 +281,7 @@ class Allocation:
         self._withdraw()
         self._mapped.clear()
         self._reflexive.clear()
+        self._ways.clear()
         self._rtt_s, self._refused = None, False
         self._transmits.clear()
         self._find(now)
@@ -290,9 +302,12 @@ class Allocation:
         self._active = self._retry_at = self._keepalive_at = None
         self._nonce = None
         for server in self.servers:
-            request = Request(Purpose.FIND, server, BINDING_GAPS_S)
-            self._requests.append(request)
-            self._transmit(request, now)
+            self._look_at(server, BINDING_GAPS_S, now)
+
+    def _look_at(self, server: SocketAddr, gaps: tuple[float, ...], now: float) -> None:
+        request = Request(Purpose.FIND, server, gaps)
+        self._requests.append(request)
+        self._transmit(request, now)
 
     def _handle_success(self, request: Request, local: SocketAddr, message: Message, now: float) -> None:
         match request.purpose:
@@ -312,21 +327,28 @@ class Allocation:
             return
         mapped, before = message.mapped_address, self._mapped.get(server)
         self._mapped[server] = mapped
+        if server not in self._ways:
+            self._note_reflexive(server, local, mapped)
+        if self._active is None:
+            self._active, self._local = server, local
+            self._keepalive_at = now + KEEPALIVE_S
+            self._request(Purpose.ALLOCATE, now)
+        elif self._active in self._ways and server not in self._ways:
+            self._active, self._local = server, local
+            self._allocate_anew(now)
+        elif self._active == server and before is not None and before != mapped:
+            # The relay knows the allocation by the old mapping and drops what comes from the new one.
+            self.counts["mappings changed"] += 1
+            self._local = local
+            self._allocate_anew(now)
+
+    def _note_reflexive(self, server: SocketAddr, local: SocketAddr, mapped: SocketAddr) -> None:
         srflx = Candidate(Kind.SRFLX, mapped, local) if mapped != local else Candidate.host(local)
         if self._reflexive.get(server) != srflx:
             self._reflexive[server] = srflx
             self._events.append(CandidateFound(Candidate.host(local)))
             if srflx.kind is Kind.SRFLX:
                 self._events.append(CandidateFound(srflx))
-        if self._active is None:
-            self._active, self._local = server, local
-            self._keepalive_at = now + KEEPALIVE_S
-            self._request(Purpose.ALLOCATE, now)
-        elif self._active == server and before is not None and before != mapped:
-            # The relay knows the allocation by the old mapping and drops what comes from the new one.
-            self.counts["mappings changed"] += 1
-            self._local = local
-            self._allocate_anew(now)
 
     def _handle_allocated(self, message: Message, now: float) -> None:
         if not message.relayed_addresses:
@@ -378,6 +400,9 @@ class Allocation:
             case (Purpose.REFRESH | Purpose.BIND, turn.ALLOCATION_MISMATCH):
                 self._allocate_anew(now)
             case (Purpose.BIND, _):
+                channel = self._channels.get(request.channel)
+                if channel and code == turn.FORBIDDEN and len(self._forbidden) < MAX_FORBIDDEN:
+                    self._forbidden.add(channel.peer)  # such as a private address, which the relay does not reach
                 self._remove_channel(request.channel)
             case _:
                 self._fail(f"the relay answered {code}", now)
@@ -417,6 +442,7 @@ class Allocation:
         confirmed = self._channels.clear()
         self._granted = None
         self._waiting_binds.clear()
+        self._forbidden.clear()
         self._events.extend(ChannelLost(channel.number, channel.peer) for channel in confirmed)
         self._events.extend(CandidateLost(candidate) for candidate in lost)
         return [channel.peer for channel in confirmed]
@@ -436,6 +462,9 @@ class Allocation:
     def _keepalive(self, now: float) -> None:
         if self._active and not self._in_flight(Purpose.KEEPALIVE):
             self._request(Purpose.KEEPALIVE, now, gaps=BINDING_GAPS_S)
+        if self._active in self._ways and not self._in_flight(Purpose.FIND):
+            for server in self._udp_servers():
+                self._look_at(server, PROBE_GAPS_S, now)
         self._keepalive_at = now + KEEPALIVE_S
 
     def _in_flight(self, purpose: Purpose) -> bool:
@@ -456,6 +485,9 @@ class Allocation:
         request.copies[transaction_id] = now
         self._request_by_id[transaction_id] = request
         self._transmits.append(Transmit(None, request.server, self._encode(request, transaction_id)))
+        is_finding = request.purpose is Purpose.FIND and self._active is None and not self._ways
+        if is_finding and len(request.copies) == SILENT_AFTER and request.server == self.servers[0]:
+            self._events.append(Silent())
 
     def _encode(self, request: Request, transaction_id: bytes) -> bytes:
         builder = stun.Builder(METHODS[request.purpose], MessageClass.REQUEST, transaction_id).software(SOFTWARE)

@@ -18,6 +18,7 @@ from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.turn import Username
 
 NONCE_LIFETIME_S = 3600  # RFC 8656, section 5: at least once an hour
+NONCE_COOKIE = b"obMatJos2AAAA"  # RFC 8489, section 9.2: no security feature
 _TIME_SIZE = 3
 _MAC_SIZE = 9
 
@@ -116,19 +117,24 @@ class Nonces:
     A nonce that came back proves that its client receives at the address it claims.
     """
 
-    def __init__(self, key: bytes) -> None:
-        """Takes 16 random bytes; another key makes every nonce stale."""
+    def __init__(self, key: bytes, cookie: bytes = b"") -> None:
+        """Makes nonces that begin with `cookie`.
+
+        Args:
+            key: 16 random bytes; another key makes every nonce stale.
+        """
         self._key = key
+        self._cookie = cookie
 
     def issue(self, client: SocketAddr, now: float) -> bytes:
-        """A nonce for this client socket, 16 characters."""
+        """A nonce for this client socket, 16 characters behind the cookie."""
         at = int(now).to_bytes(8, "big")[-_TIME_SIZE:]
-        return base64.b64encode(at + self._mac(client, at), b"-_")
+        return self._cookie + base64.b64encode(at + self._mac(client, at), b"-_")
 
     def is_good(self, client: SocketAddr, nonce: bytes, now: float) -> bool:
         """Whether we made it for this client within the last hour."""
         try:
-            value = base64.b64decode(nonce, b"-_", validate=True)
+            value = base64.b64decode(nonce.removeprefix(self._cookie), b"-_", validate=True)
         except ValueError:
             return False
         at, mac = value[:_TIME_SIZE], value[_TIME_SIZE:]
@@ -137,6 +143,11 @@ class Nonces:
 
     def _mac(self, client: SocketAddr, at: bytes) -> bytes:
         return blake2s(at + str(client).encode(), key=self._key, digest_size=_MAC_SIZE).digest()
+
+
+def has_devices(users: Sequence[Users]) -> bool:
+    """Whether the portal's devices are among them, who have a dialect of their own."""
+    return any(isinstance(kind, Devices) for kind in users)
 
 
 class Authenticator:
@@ -153,7 +164,7 @@ class Authenticator:
         self._realm = realm
         self._epoch = epoch
         self._nonces = nonces
-        self._knows_devices = any(isinstance(kind, Devices) for kind in users)
+        self.knows_devices = has_devices(users)
 
     def check(self, client: SocketAddr, request: stun.Message, now: float) -> Authenticated | Refused:
         """Decides on one request.
@@ -165,7 +176,7 @@ class Authenticator:
         if code == turn.BAD_REQUEST:
             return Refused(code, None, None)
         claims = list(self._claims(request.username)) if request.username is not None else []
-        if request.username is not None and not claims and self._knows_devices and len(self._users) == 1:
+        if request.username is not None and not claims and self.knows_devices and len(self._users) == 1:
             raise RemoteProtocolError("username is not an expiry and a salt")
         if code is None:
             for claim in claims:
@@ -187,7 +198,7 @@ class Authenticator:
             return turn.UNAUTHORIZED
         if request.username is None or request.nonce is None or request.realm is None:
             # Devices sign before they were given a nonce, and leave the realm out.
-            if not self._knows_devices:
+            if not self.knows_devices:
                 return turn.BAD_REQUEST
             if request.username is None or request.nonce is None:
                 return turn.UNAUTHORIZED

@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from wardgate.errors import RemoteProtocolError
 from wardgate.proto.deadlines import Deadlines
 from wardgate.proto.turn_allocations import Allocation, Allocations, family_of, in_family
-from wardgate.proto.turn_auth import Authenticated, Authenticator, Devices, Nonces, Refused, Users
+from wardgate.proto.turn_auth import (
+    NONCE_COOKIE,
+    Authenticated,
+    Authenticator,
+    Devices,
+    Nonces,
+    Refused,
+    Users,
+    has_devices,
+)
 from wardgate.proto.turn_config import TurnConfig
 from wardgate.proto.turn_events import (
     AddChannel,
@@ -74,7 +83,9 @@ class TurnServer:
         self._config = config
         self._random_bytes = random_bytes
         users = (Devices(stamp_secret),) if isinstance(stamp_secret, str) else stamp_secret
-        self._auth = Authenticator(users, config.realm, epoch, Nonces(random_bytes(16)))
+        self._auth = Authenticator(
+            users, config.realm, epoch, Nonces(random_bytes(16), b"" if has_devices(users) else NONCE_COOKIE)
+        )
         self._limit = AnswerLimit(random_bytes(16), per_s=config.refusals_per_s, burst=config.refusals_burst)
         self._peers = PeerRules(
             public=config.public_hosts(),
@@ -209,6 +220,8 @@ class TurnServer:
                 self._forward_indication(client, request)
             elif request.message_class != MessageClass.REQUEST:
                 self.counters["dropped_not_request"] += 1
+            elif request.method not in _METHODS and not self._auth.knows_devices:
+                self.counters["dropped_method"] += 1  # to devices Firezone's relay says 400
             elif _is_bad_request(request):
                 self._refuse_unknown(client, _Reply.to(request), turn.BAD_REQUEST, now)
             elif request.method != Method.BINDING:
@@ -557,7 +570,7 @@ class _Reply:
         return cls(request.method, request.transaction_id, request.unknown_required)
 
 
-_PROTECTED = (Method.ALLOCATE, Method.REFRESH, Method.CHANNEL_BIND, Method.CREATE_PERMISSION)
+_METHODS = (Method.BINDING, Method.ALLOCATE, Method.REFRESH, Method.CHANNEL_BIND, Method.CREATE_PERMISSION)
 
 
 def _is_bad_request(request: stun.Message) -> bool:
@@ -569,7 +582,7 @@ def _is_bad_request(request: stun.Message) -> bool:
             return request.requested_transport is None
         case Method.CHANNEL_BIND:
             return request.channel_number is None or not request.peer_addresses
-    return request.method != Method.BINDING and request.method not in _PROTECTED
+    return request.method not in _METHODS
 
 
 def _check_owner(allocation: Allocation, user: Authenticated) -> None:

@@ -39,6 +39,8 @@ class RelaySettings:
         health_address: Where health checks are answered; `None` turns them off.
         native: Whether the native module forwards; else Python does, slowly.
         segmentation: Whether datagrams of one flow may share a system call (UDP GSO and GRO).
+        xdp: At which interface the kernel is to forward known channels by itself, if it can.
+        xdp_mode: `driver` or `generic`.
     """
 
     public_ipv4: str | None
@@ -54,6 +56,8 @@ class RelaySettings:
     health_address: SocketAddr | None = None
     native: bool = True
     segmentation: bool = True
+    xdp: str | None = None
+    xdp_mode: str = "driver"
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
     auth_secret: str | None = field(default=None, repr=False)
     realm: str | None = None

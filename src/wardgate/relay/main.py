@@ -1,6 +1,7 @@
 """`wardgate relay`: wires the relay's state to its sockets, its portal link if there is one, and its health checks."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -18,6 +19,7 @@ from wardgate.heap import freeze_heap
 from wardgate.io import clock, log_sink
 from wardgate.io.health import HealthServer, ListenError
 from wardgate.io.host import host_addresses, host_user_agent
+from wardgate.io.interface_driver import interface_driver
 from wardgate.io.relay_sockets import Addr, RelaySockets
 from wardgate.io.relay_streams import RelayStreams, server_context
 from wardgate.io.service_manager import Beat, ServiceManager
@@ -67,6 +69,7 @@ class Forwarder(Protocol):
     def poll_upcalls(self, limit: int = ...) -> list[tuple[int, Addr, bytes]]: ...
     def upcall_fd(self) -> int: ...
     def counters(self) -> dict[str, int]: ...
+    def is_offloaded(self) -> bool: ...
     def failure(self) -> str | None: ...
 
 
@@ -214,7 +217,13 @@ async def serve(settings: RelaySettings, own_hosts: tuple[str, ...]) -> str | No
     streams = RelayStreams(relay, _places(settings), streamed)
     health = HealthServer(
         state.problem,
-        lambda: metrics.render(state.snapshot(), forwarder.counters(), streamed, log_sink.counters()),
+        lambda: metrics.render(
+            state.snapshot(),
+            forwarder.counters(),
+            streamed,
+            log_sink.counters(),
+            offloaded=forwarder.is_offloaded(),
+        ),
     )
     link = None if settings.is_alone else _link(settings, state)
     stopping = asyncio.Event()
@@ -348,6 +357,12 @@ def _raise_file_limit(ports: int) -> None:
         log.warning("few open files allowed, so fewer allocations than ports", open_files=most, ports=ports)
 
 
+def _raise_memory_limit() -> None:
+    """Lets the kernel hold the channels; before Linux 5.11 they count as locked memory."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
 def _open_forwarder(settings: RelaySettings) -> Forwarder:
     bind4 = settings.bind_ipv4 if settings.public_ipv4 else None
     bind6 = settings.bind_ipv6 if settings.public_ipv6 else None
@@ -362,8 +377,10 @@ def _open_forwarder(settings: RelaySettings) -> Forwarder:
 
 def _open_sockets(settings: RelaySettings, bind4: str | None, bind6: str | None) -> Forwarder:
     if not settings.native:
+        _log_offload(settings, "it needs --native")
         return RelaySockets(listen_port=settings.listen_port, bind4=bind4, bind6=bind6)
-    return RelayIo(
+    lossy = _lossy_offload(settings)
+    forwarder = RelayIo(
         listen_port=settings.listen_port,
         bind4=bind4,
         bind6=bind6,
@@ -371,7 +388,27 @@ def _open_sockets(settings: RelaySettings, bind4: str | None, bind6: str | None)
         public6=settings.public_ipv6,
         gso=settings.segmentation,
         gro=settings.segmentation,
+        xdp=None if lossy else settings.xdp,
+        xdp_mode=settings.xdp_mode,
     )
+    _log_offload(settings, lossy or forwarder.offload_error())
+    return forwarder
+
+
+def _lossy_offload(settings: RelaySettings) -> str | None:
+    """Why the kernel would attach the program and then lose what it sends."""
+    if settings.xdp is not None and settings.xdp_mode == "driver" and interface_driver(settings.xdp) == "veth":
+        return "a veth pair loses what is sent in driver mode unless its other end has a program too: use generic mode"
+    return None
+
+
+def _log_offload(settings: RelaySettings, error: str | None) -> None:
+    if settings.xdp is None:
+        return
+    if error is None:
+        log.info("the kernel forwards known channels", interface=settings.xdp, mode=settings.xdp_mode)
+    else:
+        log.warning("no XDP, all is forwarded in user space", interface=settings.xdp, reason=error)
 
 
 @app.command()
@@ -404,6 +441,8 @@ def relay(
     health_check_addr: options.HealthAddress = "0.0.0.0:8080",
     native: options.Native = True,
     segmentation: options.Segmentation = True,
+    xdp: options.Xdp = None,
+    xdp_mode: options.XdpMode = "driver",
     config: options.Config = None,
 ) -> None:
     """Run a relay, STUN and TURN, until SIGTERM or SIGINT: joined to the portal, or by itself for users of its own.
@@ -441,12 +480,16 @@ def relay(
             health_address=parse_listen_address(health_check_addr),
             native=native,
             segmentation=segmentation,
+            xdp=xdp,
+            xdp_mode=xdp_mode,
         )
         settings.check()
         forget_token(os.environ)
     except SettingError as error:
         fail(PROGRAM, str(error), 2)
     _raise_file_limit(highest_port - lowest_port + 1)
+    if xdp is not None:
+        _raise_memory_limit()
     freeze_heap()
     try:
         reason = uvloop.run(serve(settings, host_addresses()))

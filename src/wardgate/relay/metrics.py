@@ -12,12 +12,18 @@ _RESPONSES = "responses_"
 
 class _Snapshot:
     def __init__(
-        self, state: RelaySnapshot, forwarder: Mapping[str, int], streams: Mapping[str, int], log: Mapping[str, int]
+        self,
+        state: RelaySnapshot,
+        forwarder: Mapping[str, int],
+        streams: Mapping[str, int],
+        log: Mapping[str, int],
+        offloaded: bool,
     ) -> None:
         self._state = state
         self._forwarder = forwarder
         self._streams = streams
         self._log = log
+        self._offloaded = offloaded
 
     def collect(self) -> Iterable[Metric]:
         yield _gauge("joined", "Whether the portal confirmed the join of this relay.", self._state.joined)
@@ -25,6 +31,7 @@ class _Snapshot:
         yield _gauge("channels", "Channels that are bound or in their cool-down.", self._state.channels)
         yield _gauge("permissions", "Permissions that clients hold.", self._state.permissions)
         yield _gauge("draining", "Whether this relay is about to end.", self._state.is_draining)
+        yield _gauge("xdp_active", "Whether the kernel forwards known channels by itself.", self._offloaded)
         yield self._responses()
         events = CounterMetricFamily("wardgate_relay_events", "What else the TURN server counted.", labels=["event"])
         for name, value in sorted(self._state.counters.items()):
@@ -56,11 +63,16 @@ class _Snapshot:
 
 
 def render(
-    state: RelaySnapshot, forwarder: Mapping[str, int], streams: Mapping[str, int], log: Mapping[str, int]
+    state: RelaySnapshot,
+    forwarder: Mapping[str, int],
+    streams: Mapping[str, int],
+    log: Mapping[str, int],
+    *,
+    offloaded: bool = False,
 ) -> bytes:
     """The text of `/metrics`."""
     registry = CollectorRegistry()
-    registry.register(_Snapshot(state, forwarder, streams, log))
+    registry.register(_Snapshot(state, forwarder, streams, log, offloaded))
     return generate_latest(registry)
 
 

@@ -152,6 +152,21 @@ Native = Annotated[bool, typer.Option(envvar=env("NATIVE"), help="Forward in the
 Segmentation = Annotated[
     bool, typer.Option(envvar=env("SEGMENTATION"), help="Use UDP GSO and GRO where the kernel has them.")
 ]
+Xdp = Annotated[
+    str | None,
+    typer.Option(
+        envvar=env("XDP", "EBPF_OFFLOADING"),
+        help="The network interface at which the kernel forwards known channels by itself (XDP).",
+    ),
+]
+XdpMode = Annotated[
+    str,
+    typer.Option(
+        envvar=env("XDP_MODE", "EBPF_ATTACH_MODE"),
+        callback=one_of("driver", "generic"),
+        help="Where it does so: driver, or generic for drivers without XDP.",
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(

@@ -20,7 +20,15 @@ from wardgate._fastpath import (
 from wardgate.errors import RemoteProtocolError
 from wardgate.ids import PeerIndex, RelayId
 from wardgate.proto.agent import Pair
-from wardgate.proto.allocation import Allocation, CandidateFound, CandidateLost, ChannelBound, ChannelLost, Unreachable
+from wardgate.proto.allocation import Allocation
+from wardgate.proto.allocation_events import (
+    CandidateFound,
+    CandidateLost,
+    ChannelBound,
+    ChannelLost,
+    Silent,
+    Unreachable,
+)
 from wardgate.proto.deadlines import Deadlines
 from wardgate.proto.handshake import CookieReply, Gate
 from wardgate.tunnel.connections_events import (
@@ -34,6 +42,7 @@ from wardgate.tunnel.connections_events import (
     Path,
     PathChanged,
     PathStatus,
+    RelaySilent,
     RelaysNeeded,
 )
 from wardgate.tunnel.connections_peer import Connection, Parameters, Shared
@@ -58,6 +67,7 @@ __all__ = [
     "Path",
     "PathChanged",
     "PathStatus",
+    "RelaySilent",
     "RelaysNeeded",
 ]
 
@@ -114,6 +124,14 @@ class Connections:
         if gone and not len(self._relays):
             self._need_relays(now)
 
+    def handle_relay_way(self, relay_id: RelayId, alias: SocketAddr, kind: str | None, now: float) -> None:
+        """Datagrams to `alias`, an address of this host, reach that relay by `kind`; if that is `None`, no longer."""
+        if kind is None:
+            self._relays.lose_way(alias, now)
+        else:
+            self._relays.add_way(relay_id, alias, kind, now)
+        self._drain_relays(now)
+
     def _find_relays(self, now: float) -> None:
         """Gives a relay to each connection that has none."""
         for connection in self._by_peer.values():
@@ -149,6 +167,8 @@ class Connections:
                         for connection in self._using(allocation.relay_id):
                             if connection.is_reached_by(allocation.relay_id, peer):
                                 connection.install_path(now)
+                    case Silent():
+                        self._shared.events.append(RelaySilent(allocation.relay_id, allocation.servers))
                     case Unreachable():
                         self._leave_unreachable(allocation, now)
 
@@ -296,9 +316,14 @@ class Connections:
         return next((one.address for one in seen), None)
 
     def relay_address(self, relay_id: RelayId | None) -> SocketAddr | None:
-        """Where a relay of ours is reached."""
+        """Where a relay of ours is."""
         allocation = self._relays.get(relay_id)
-        return allocation.active_server if allocation else None
+        return allocation.address if allocation else None
+
+    def relay_way(self, relay_id: RelayId | None) -> str | None:
+        """By what a relay of ours is reached: `udp`, `tcp` or `tls`."""
+        allocation = self._relays.get(relay_id)
+        return allocation.way if allocation else None
 
     def gate_counters(self) -> dict[str, int]:
         """What became of initiations, by name."""

@@ -102,4 +102,12 @@ class RelaysNeeded:
     """No relay is left or answers: ask for others."""
 
 
-Event = NewCandidates | InvalidatedCandidates | Established | PathChanged | Failed | Closed | RelaysNeeded
+@dataclass(frozen=True, slots=True)
+class RelaySilent:
+    """A relay does not answer over UDP: open TCP or TLS to one of its addresses, and say so with `add_relay_way`."""
+
+    relay_id: RelayId
+    servers: tuple[SocketAddr, ...]
+
+
+Event = NewCandidates | InvalidatedCandidates | Established | PathChanged | Failed | Closed | RelaysNeeded | RelaySilent

@@ -6,7 +6,8 @@ from statistics import median
 
 from wardgate._fastpath import Engine
 from wardgate.ids import RelayId
-from wardgate.proto.allocation import Allocation, ChannelBound, ChannelLost, Event
+from wardgate.proto.allocation import Allocation
+from wardgate.proto.allocation_events import ChannelBound, ChannelLost, Event
 from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit
 from wardgate.wire.candidates import Candidate, Kind
 from wardgate.wire.portal import Relay
@@ -128,9 +129,29 @@ class Relays:
         found = dict.fromkeys(c for allocation in self._by_id.values() for c in allocation.reflexive_candidates())
         return sorted(found, key=lambda candidate: candidate.kind is not Kind.HOST)
 
+    def add_way(self, relay_id: RelayId, alias: SocketAddr, kind: str, now: float) -> None:
+        """Datagrams to `alias`, an address of this host, reach that relay by `kind` from now on."""
+        allocation = self._by_id.get(relay_id)
+        if allocation is None:
+            return
+        self._by_server[alias] = allocation
+        self._engine.add_relay(alias)
+        allocation.add_way(alias, kind, now)
+
+    def lose_way(self, alias: SocketAddr, now: float) -> None:
+        """They no longer do."""
+        allocation = self._by_server.get(alias)
+        if allocation is not None and alias in allocation.ways:
+            del self._by_server[alias]
+            self._engine.remove_relay(alias)
+            allocation.lose_way(alias, now)
+
     def reset(self, now: float) -> None:
         """This host moved: every allocation starts anew."""
         for allocation in self._by_id.values():
+            for alias in allocation.ways:
+                del self._by_server[alias]
+                self._engine.remove_relay(alias)
             allocation.reset(now)
 
     def install(self, allocation: Allocation, event: Event) -> None:

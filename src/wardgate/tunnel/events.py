@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
+from wardgate.tunnel.connections_events import RelaySilent
 from wardgate.tunnel.ranges import IpNetwork
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.ip import IpAddress
@@ -62,5 +63,5 @@ class SessionEnded:
     reason: str
 
 
-ClientEvent = SendPortal | ConfigureTun | ForwardQuery | SessionEnded
-GatewayEvent = SendPortal | ConfigureTun | Resolve | SessionEnded
+ClientEvent = SendPortal | ConfigureTun | ForwardQuery | RelaySilent | SessionEnded
+GatewayEvent = SendPortal | ConfigureTun | Resolve | RelaySilent | SessionEnded

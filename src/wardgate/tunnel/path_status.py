@@ -24,6 +24,7 @@ def _snapshot(status: PathStatus, connections: Connections, epoch: float) -> dic
         "local_public": _text(connections.public_address_of(path.local)),
         "remote": str(path.remote),
         "relay": _text(connections.relay_address(path.relay_id)),
+        "relay_way": connections.relay_way(path.relay_id),
         "established": status.established,
         "mode": "iceless" if status.iceless else "ice",
         "rtt_ms": None if status.rtt_s is None else round(status.rtt_s * 1000, 3),

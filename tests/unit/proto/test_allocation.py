@@ -8,17 +8,14 @@ import pytest
 
 from tests.unit.proto.turn_client import CONTROL, EPOCH, PUBLIC_V6, SECRET, Counting, Host, new_server
 from wardgate.ids import RelayId
-from wardgate.proto.allocation import (
-    BINDING_GAPS_S,
-    KEEPALIVE_S,
-    MAX_WAITING_BINDS,
-    REQUEST_GAPS_S,
-    Allocation,
+from wardgate.proto.allocation import BINDING_GAPS_S, KEEPALIVE_S, MAX_WAITING_BINDS, REQUEST_GAPS_S, Allocation
+from wardgate.proto.allocation_events import (
     CandidateFound,
     CandidateLost,
     ChannelBound,
     ChannelLost,
     Event,
+    Silent,
     Unreachable,
 )
 from wardgate.proto.allocation_requests import MAX_NONCE_ROUNDS
@@ -32,6 +29,9 @@ from wardgate.wire.turn import Username
 HOST = SocketAddr("192.168.1.2", 52625)
 MAPPED = SocketAddr("198.51.100.7", 40000)
 PEER = SocketAddr("203.0.113.31", 52625)
+LOOPBACK = SocketAddr("127.0.0.1", 52625)
+WAY = SocketAddr("127.0.0.1", 40001)
+STREAM = SocketAddr("198.51.100.7", 50000)
 CONTROL_V6 = SocketAddr(PUBLIC_V6, 3478)
 USERNAME = str(Username(1_800_000_000, "salt"))
 PASSWORD = turn.password_of(Username(1_800_000_000, "salt"), SECRET)
@@ -46,6 +46,7 @@ class World:
     relay: Host
     mapped: SocketAddr = MAPPED
     silent: bool = False
+    way: SocketAddr | None = None  # reaches the relay even so, from where it sees us at `STREAM`
     now: float = 0.0
     sent: list[tuple[float, Message]] = field(default_factory=list)
     tamper: Callable[[Message], bytes | None] | None = None
@@ -67,14 +68,15 @@ class World:
             return
         request = stun.decode(transmit.payload)
         self.sent.append((self.now, request))
-        if self.silent or transmit.remote.is_ipv6:
+        is_way = transmit.remote == self.way
+        if (self.silent and not is_way) or transmit.remote.is_ipv6:
             return
         answer = self.tamper(request) if self.tamper else None
-        answers = (
-            [answer] if answer else [t.payload for t in self.relay.datagram(self.mapped, transmit.payload, self.now)]
-        )
+        mapped = STREAM if is_way else self.mapped
+        answers = [answer] if answer else [t.payload for t in self.relay.datagram(mapped, transmit.payload, self.now)]
         for payload in answers:
-            if self.allocation.handle_input(HOST, transmit.remote, stun.decode(payload), self.now):
+            local = LOOPBACK if is_way else HOST
+            if self.allocation.handle_input(local, transmit.remote, stun.decode(payload), self.now):
                 self.sent += []
 
     def advance(self, until: float) -> list[Event]:
@@ -269,12 +271,91 @@ def test_binding_is_repeated_and_given_up() -> None:
     world = new_world(silent=True)
 
     events = world.advance(7.9)
-    assert events == []
+    assert events == [Silent()]
     events = world.advance(8.1)
 
     times = [at for at, _ in world.requests(Method.BINDING)]
     assert [round(b - a, 6) for a, b in pairwise(times)] == list(BINDING_GAPS_S[:-1])
     assert events == [Unreachable("the relay does not answer")]
+
+
+def test_where_udp_is_silent_another_way_serves_and_gives_no_candidates_of_its_own() -> None:
+    world = new_world(silent=True)
+    assert world.advance(0.69) == []
+    assert world.advance(0.71) == [Silent()]
+
+    world.way = WAY
+    world.allocation.add_way(WAY, "tls", world.now)
+    events = world.settle()
+
+    assert [event.candidate.kind for event in events if isinstance(event, CandidateFound)] == [Kind.RELAY]
+    assert world.allocation.reflexive_candidates() == []
+    assert (world.allocation.active_server, world.allocation.way) == (WAY, "tls")
+    assert world.allocation.address == CONTROL
+    world.allocation.bind_channel(PEER, world.now)
+    assert [type(event) for event in world.settle()] == [ChannelBound]
+    assert world.allocation.channel_to(PEER, world.now) == (WAY, FIRST_NUMBER)
+
+
+def test_a_lost_way_is_looked_for_again() -> None:
+    world = new_world(silent=True)
+    world.advance(0.71)
+    world.way = WAY
+    world.allocation.add_way(WAY, "tcp", world.now)
+    world.settle()
+
+    world.way = None
+    world.allocation.lose_way(WAY, world.now)
+    world.allocation.lose_way(WAY, world.now)
+    events = world.advance(1.6)
+
+    assert [type(event) for event in events] == [CandidateLost, Silent]
+    assert not world.allocation.is_usable
+    assert world.allocation.servers == (CONTROL,)
+
+
+def test_udp_is_taken_again_once_it_answers() -> None:
+    world = new_world(silent=True)
+    world.advance(0.71)
+    world.way = WAY
+    world.allocation.add_way(WAY, "tcp", world.now)
+    world.settle()
+    world.silent = False
+
+    events = world.advance(30.0)
+
+    assert (world.allocation.active_server, world.allocation.way) == (CONTROL, "udp")
+    kinds = [event.candidate.kind for event in events if isinstance(event, CandidateFound)]
+    assert kinds == [Kind.HOST, Kind.SRFLX, Kind.RELAY]
+    assert world.relay.server.allocations == 1
+
+
+def test_another_network_is_tried_by_udp_first() -> None:
+    world = new_world(silent=True)
+    world.advance(0.71)
+    world.way = WAY
+    world.allocation.add_way(WAY, "tcp", world.now)
+    world.settle()
+
+    world.allocation.reset(world.now)
+
+    assert world.allocation.ways == ()
+    assert world.allocation.active_server is None
+
+
+def test_what_a_relay_refuses_to_reach_is_not_asked_for_again() -> None:
+    world = new_world()
+    world.settle()
+    private = SocketAddr("192.168.7.7", 52625)
+
+    for _ in range(3):
+        world.allocation.send(private, b"x", world.now)
+        world.settle()
+
+    assert len(world.requests(Method.CHANNEL_BIND)) == 1
+    assert world.allocation.counts["errors 403"] == 1
+    world.allocation.bind_channel(PEER, world.now)
+    assert [type(event) for event in world.settle()] == [ChannelBound]
 
 
 def test_requests_are_repeated_with_new_transaction_ids_and_given_up() -> None:

@@ -69,7 +69,7 @@ def test_every_integrity_in_the_recordings_is_right(path: Path) -> None:
 @pytest.mark.parametrize("path", RELAY_CAPTURES, ids=name_of)
 def test_our_server_says_what_the_recorded_relay_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = list(read_udp(path))
-    monkeypatch.setattr(turn_server, "Nonces", lambda _key: RecordedNonces(recorded))
+    monkeypatch.setattr(turn_server, "Nonces", lambda *_: RecordedNonces(recorded))
     start = recorded[0].at
     config = TurnConfig(RELAY, software="firezone-relay; rev=xxxx", private_peers=True)
     server = TurnServer(config, stamp_secret_of(path), start, RecordedRandomness(recorded))

@@ -131,6 +131,17 @@ def test_a_signed_request_without_all_credentials_is_a_bad_request(missing: str)
     assert code_of(user.send(builder.build(user.key))) == 400
 
 
+def test_a_nonce_begins_with_the_cookie_and_unknown_methods_get_no_answer() -> None:
+    user = User(new_host())
+    user.allocate()
+
+    assert user.nonce.startswith(b"obMatJos2AAAA")
+    assert len(user.nonce) == 29
+    for method in (0x0BB, Method.SEND):
+        assert user.send(user.builder(method).build()) is None
+    assert user.host.server.counters["dropped_method"] == 2
+
+
 def test_a_relay_may_know_devices_and_users_at_once() -> None:
     host = new_host((Devices("ab" * 32), *USERS))
     username = turn.Username(int(EPOCH) + 100, "salt")

@@ -36,7 +36,9 @@ def address_of(own: socket.socket) -> tuple[str, int]:
 class Native:
     """A running native forwarder with one client, one peer and a channel between them."""
 
-    def __init__(self, client: socket.socket, peer: socket.socket, *, segmentation: bool = True) -> None:
+    def __init__(
+        self, client: socket.socket, peer: socket.socket, *, segmentation: bool = True, xdp: str | None = None
+    ) -> None:
         self.listen_port = free_port()
         self.io = RelayIo(
             listen_port=self.listen_port,
@@ -47,6 +49,8 @@ class Native:
             upcall_capacity=8,
             gso=segmentation,
             gro=segmentation,
+            xdp=xdp,
+            xdp_mode="generic",
         )
         self.io.start()
         self.port = free_port()
