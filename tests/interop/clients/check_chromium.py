@@ -30,7 +30,9 @@ SCHEMES = {
 def test_two_pages_talk_through_the_relay(
     service: Service, interop_python: str, tmp_path: Path, way: str, user: str
 ) -> None:
-    said = run_pair(interop_python, service, tmp_path, way, user, trusting(service.ports.certificate))
+    trusted = trusting(service.ports.certificate)
+
+    said = run_pair(interop_python, service, tmp_path, way, service.user(user), trusted)
 
     assert said.get("echoed") == [MESSAGES, MESSAGES], said
     assert said["selected"] == [{"kinds": ["relay", "relay"], "by": way}] * 2
@@ -38,16 +40,24 @@ def test_two_pages_talk_through_the_relay(
 
 def test_an_unknown_certificate_is_not_trusted(service: Service, interop_python: str, tmp_path: Path) -> None:
     """That TLS is refused here shows that it was checked above."""
-    said = run_pair(interop_python, service, tmp_path, "tls", "static", [])
+    said = run_pair(interop_python, service, tmp_path, "tls", service.user("static"), [])
 
     assert said["errors"], said
 
 
-def run_pair(python: str, service: Service, home: Path, way: str, user: str, arguments: list[str]) -> dict[str, Any]:
+def test_a_wrong_password_is_reported_to_the_page(service: Service, interop_python: str, tmp_path: Path) -> None:
+    said = run_pair(interop_python, service, tmp_path, "udp", ("alice", "looking-glass"), [])
+
+    assert [error[:3] for error in said["errors"]] == ["401"]
+
+
+def run_pair(
+    python: str, service: Service, home: Path, way: str, user: tuple[str, str], arguments: list[str]
+) -> dict[str, Any]:
     browser = shutil.which("chromium")
     if browser is None:
         pytest.fail("not installed: chromium (apt-get install chromium)", pytrace=False)
-    name, password = service.user(user)
+    name, password = user
     settings = {
         "browser": browser,
         "arguments": arguments + (["--no-sandbox"] if os.geteuid() == 0 else []),
