@@ -38,8 +38,9 @@ from wardgate.proto.turn_events import (
 )
 from wardgate.proto.turn_limits import AnswerLimit
 from wardgate.proto.turn_peers import PeerRules
+from wardgate.proto.turn_requests import METHODS, Reply, check_owner, is_bad_request, lifetime_of, method_name
 from wardgate.wire import channel_data, stun, turn
-from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit
+from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit, WholeTransmit
 from wardgate.wire.stun import AddressFamily, MessageClass, Method
 
 MAX_CHANNELS_PER_ALLOCATION = 4096  # all that Firezone components draw from
@@ -184,7 +185,7 @@ class TurnServer:
         if allocation.token is not None:
             self._held.take_reservation(allocation.token)
         if other is None:
-            request = _Reply(Method.ALLOCATE, allocation.transaction_id)
+            request = Reply(Method.ALLOCATE, allocation.transaction_id)
             self._refuse(allocation.client, request, turn.INSUFFICIENT_CAPACITY, allocation.user.key)
             return
         allocation.port = other
@@ -220,14 +221,14 @@ class TurnServer:
                 self._forward_indication(client, request)
             elif request.message_class != MessageClass.REQUEST:
                 self.counters["dropped_not_request"] += 1
-            elif request.method not in _METHODS and not self._auth.knows_devices:
+            elif request.method not in METHODS and not self._auth.knows_devices:
                 self.counters["dropped_method"] += 1  # to devices Firezone's relay says 400
-            elif _is_bad_request(request):
-                self._refuse_unknown(client, _Reply.to(request), turn.BAD_REQUEST, now)
+            elif is_bad_request(request):
+                self._refuse_unknown(client, Reply.to(request), turn.BAD_REQUEST, now)
             elif request.method != Method.BINDING:
                 self._handle_protected(client, request, now)
             elif request.unknown_required:
-                self._refuse_unknown(client, _Reply.to(request), turn.UNKNOWN_ATTRIBUTE, now)
+                self._refuse_unknown(client, Reply.to(request), turn.UNKNOWN_ATTRIBUTE, now)
             else:
                 reply = stun.Builder(request.method, MessageClass.SUCCESS, request.transaction_id)
                 self._succeed(client, Method.BINDING, reply.mapped_address(self._held.real(client)).build())
@@ -237,9 +238,9 @@ class TurnServer:
     def _handle_protected(self, client: SocketAddr, request: stun.Message, now: float) -> None:
         user = self._auth.check(client, request, now)
         if isinstance(user, Refused):
-            self._refuse_unknown(client, _Reply.to(request), user.code, now, user.key, user.nonce)
+            self._refuse_unknown(client, Reply.to(request), user.code, now, user.key, user.nonce)
             return
-        reply = _Reply.to(request)
+        reply = Reply.to(request)
         try:
             if request.unknown_required and not user.is_device:
                 raise RemoteProtocolError("unknown attributes", turn.UNKNOWN_ATTRIBUTE)
@@ -295,7 +296,7 @@ class TurnServer:
                 port,
                 families,
                 request.transaction_id,
-                _lifetime(request, user),
+                lifetime_of(request, user),
                 lacks=None if user.is_device else lacks,
                 token=token,
                 is_even=request.even_port is not None,
@@ -323,7 +324,7 @@ class TurnServer:
         return port, token
 
     def _refresh(self, client: SocketAddr, user: Authenticated, request: stun.Message, now: float) -> None:
-        lifetime_s = _lifetime(request, user)
+        lifetime_s = lifetime_of(request, user)
         allocation = self._allocation_of(client)
         family = request.requested_family
         if family is not None and family not in allocation.families:
@@ -331,7 +332,7 @@ class TurnServer:
         # Whoever holds a device's socket may free it, or a device that restarts with a new key had to wait for the
         # expiry of what its former self left behind; the nonce has proved that the request comes from there.
         if lifetime_s or not user.is_device:
-            _check_owner(allocation, user)
+            check_owner(allocation, user)
         if lifetime_s:
             allocation.lifetime_s = lifetime_s
             self._deadlines.set(client, now + lifetime_s)
@@ -339,14 +340,14 @@ class TurnServer:
             self._close_family(allocation, family)
         else:
             self._delete(allocation)
-        reply = self._reply(_Reply.to(request), MessageClass.SUCCESS).lifetime(lifetime_s)
+        reply = self._reply(Reply.to(request), MessageClass.SUCCESS).lifetime(lifetime_s)
         self._succeed(client, Method.REFRESH, reply.build(user.key))
 
     def _bind_channel(self, client: SocketAddr, user: Authenticated, request: stun.Message, now: float) -> None:
         allocation = self._allocation_of(client)
-        _check_owner(allocation, user)
+        check_owner(allocation, user)
         channel, peer = request.channel_number, request.peer_addresses[0]
-        assert channel is not None  # _is_bad_request looked
+        assert channel is not None  # is_bad_request looked
         self._check_peer(allocation, peer)
         if peer.port == 0:
             raise RemoteProtocolError("port 0 is no peer", turn.BAD_REQUEST)
@@ -364,16 +365,14 @@ class TurnServer:
             binding.active = True
         self._deadlines.set(_ChannelKey(client, channel), now + turn.CHANNEL_LIFETIME_S)
         self._events.append(AddChannel(client, channel, allocation.port, peer))
-        self._succeed(
-            client, Method.CHANNEL_BIND, self._reply(_Reply.to(request), MessageClass.SUCCESS).build(user.key)
-        )
+        self._succeed(client, Method.CHANNEL_BIND, self._reply(Reply.to(request), MessageClass.SUCCESS).build(user.key))
 
     def _create_permissions(self, client: SocketAddr, user: Authenticated, request: stun.Message, now: float) -> None:
         allocation = self._held.by_client.get(client)
         # To Firezone's relay a permission is nothing, and whoever asks for one succeeds.
         if not user.is_device or (allocation is not None and allocation.user.owner == user.owner):
             allocation = self._allocation_of(client)
-            _check_owner(allocation, user)
+            check_owner(allocation, user)
             if not request.peer_addresses and not user.is_device:
                 raise RemoteProtocolError("nobody is to be permitted", turn.BAD_REQUEST)
             for peer in request.peer_addresses:
@@ -381,7 +380,7 @@ class TurnServer:
             for peer in request.peer_addresses:
                 self._permit(allocation, peer.host, now)
         self._succeed(
-            client, Method.CREATE_PERMISSION, self._reply(_Reply.to(request), MessageClass.SUCCESS).build(user.key)
+            client, Method.CREATE_PERMISSION, self._reply(Reply.to(request), MessageClass.SUCCESS).build(user.key)
         )
 
     def _permit(self, allocation: Allocation, host: str, now: float) -> None:
@@ -425,7 +424,7 @@ class TurnServer:
         self._events.append(OpenPort(allocation.port, allocation.families))
 
     def _grant(self, allocation: Allocation, transaction_id: bytes) -> None:
-        reply = self._reply(_Reply(Method.ALLOCATE, transaction_id), MessageClass.SUCCESS)
+        reply = self._reply(Reply(Method.ALLOCATE, transaction_id), MessageClass.SUCCESS)
         for address in self._relayed_addresses(allocation):
             reply.relayed_address(address)
         reply.mapped_address(self._held.real(allocation.client)).lifetime(allocation.lifetime_s)
@@ -512,11 +511,11 @@ class TurnServer:
         elif self._peers.is_this_host(peer.host):
             self.counters["dropped_own_address"] += 1
         else:
-            self._transmits.append(Transmit(local, peer, payload, whole))
+            self._transmits.append((WholeTransmit if whole else Transmit)(local, peer, payload))
 
     # replies
 
-    def _reply(self, request: "_Reply", message_class: MessageClass) -> stun.Builder:
+    def _reply(self, request: Reply, message_class: MessageClass) -> stun.Builder:
         return stun.Builder(request.method, message_class, request.transaction_id).software(self._config.software)
 
     def _succeed(self, client: SocketAddr, method: Method, datagram: bytes) -> None:
@@ -526,7 +525,7 @@ class TurnServer:
     def _refuse_unknown(
         self,
         client: SocketAddr,
-        request: "_Reply",
+        request: Reply,
         code: int,
         now: float,
         key: bytes | None = None,
@@ -539,9 +538,9 @@ class TurnServer:
             self.counters["dropped_refusal_limit"] += 1
 
     def _refuse(
-        self, client: SocketAddr, request: "_Reply", code: int, key: bytes | None, nonce: bytes | None = None
+        self, client: SocketAddr, request: Reply, code: int, key: bytes | None, nonce: bytes | None = None
     ) -> None:
-        self.counters[f"responses_error_{_name(request.method)}_{code}"] += 1
+        self.counters[f"responses_error_{method_name(request.method)}_{code}"] += 1
         reply = stun.Builder(request.method, MessageClass.ERROR, request.transaction_id)
         if key is not None:
             reply.software(self._config.software)  # strangers get what they must have and no byte more
@@ -555,52 +554,3 @@ class TurnServer:
     def _send(self, client: SocketAddr, datagram: bytes) -> None:
         host = self._config.public_host(family_of(client)) or ("::" if client.is_ipv6 else "0.0.0.0")
         self._transmits.append(Transmit(SocketAddr(host, self._config.listen_port), client, datagram))
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """What of a request its reply repeats."""
-
-    method: int
-    transaction_id: bytes
-    unknown: tuple[int, ...] = ()
-
-    @classmethod
-    def to(cls, request: stun.Message) -> "_Reply":
-        return cls(request.method, request.transaction_id, request.unknown_required)
-
-
-_METHODS = (Method.BINDING, Method.ALLOCATE, Method.REFRESH, Method.CHANNEL_BIND, Method.CREATE_PERMISSION)
-
-
-def _is_bad_request(request: stun.Message) -> bool:
-    """What is wrong whoever asks."""
-    if request.malformed:
-        return True
-    match request.method:
-        case Method.ALLOCATE:
-            return request.requested_transport is None
-        case Method.CHANNEL_BIND:
-            return request.channel_number is None or not request.peer_addresses
-    return request.method not in _METHODS
-
-
-def _check_owner(allocation: Allocation, user: Authenticated) -> None:
-    """A device's renewed credentials differ in their expiry only."""
-    if (allocation.user.owner, allocation.user.is_device) != (user.owner, user.is_device):
-        raise RemoteProtocolError("the allocation is another user's", turn.WRONG_CREDENTIALS)
-
-
-def _lifetime(request: stun.Message, user: Authenticated) -> int:
-    """Seconds; devices may ask for less than RFC 8656 (section 7.2) gives to others."""
-    asked = turn.DEFAULT_LIFETIME_S if request.lifetime_s is None else request.lifetime_s
-    is_end = asked == 0 and request.method == Method.REFRESH
-    least = 0 if user.is_device or is_end else turn.DEFAULT_LIFETIME_S
-    return max(least, min(asked, turn.MAX_LIFETIME_S))
-
-
-_NAMES = {method.value: method.name.lower() for method in Method}
-
-
-def _name(method: int) -> str:
-    return _NAMES.get(method, "unknown")

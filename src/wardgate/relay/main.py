@@ -41,7 +41,7 @@ from wardgate.relay import metrics, options
 from wardgate.relay.config import RelaySettings, parse_passwords
 from wardgate.relay.state import RelayState
 from wardgate.settings import fail, forget_token, parse_duration, parse_listen_address, read_private, read_token
-from wardgate.wire.addresses import SocketAddr
+from wardgate.wire.addresses import SocketAddr, WholeTransmit
 from wardgate.wire.stun import AddressFamily
 
 PROGRAM: Final = "wardgate relay"
@@ -158,7 +158,7 @@ class Relay:
         whole: list[tuple[int, Addr, bytes]] = []
         while (transmit := self._state.poll_transmit()) is not None:
             assert transmit.local is not None
-            some = whole if transmit.whole else datagrams
+            some = whole if isinstance(transmit, WholeTransmit) else datagrams
             some.append((transmit.local.port, transmit.remote, transmit.payload))
         if datagrams:
             self._forwarder.send(datagrams)

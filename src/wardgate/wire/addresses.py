@@ -54,10 +54,14 @@ class Transmit(NamedTuple):
         local: The source to send from; `None` leaves it to the host's routing.
         remote: The destination.
         payload: The UDP payload.
-        whole: It must not travel in fragments; where it does not fit, it is lost.
     """
 
     local: SocketAddr | None
     remote: SocketAddr
     payload: bytes
-    whole: bool = False
+
+
+class WholeTransmit(Transmit):
+    """A datagram that must not travel in fragments; where it does not fit, it is lost."""
+
+    __slots__ = ()

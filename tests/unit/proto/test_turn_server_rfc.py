@@ -13,7 +13,7 @@ from wardgate.proto.turn_config import TurnConfig
 from wardgate.proto.turn_events import AddPermission, ClosePort, RemoveChannel, RemovePermission
 from wardgate.proto.turn_server import TurnServer
 from wardgate.wire import channel_data, stun, turn
-from wardgate.wire.addresses import SocketAddr, Transmit
+from wardgate.wire.addresses import SocketAddr, Transmit, WholeTransmit
 from wardgate.wire.stun import AddressFamily, Attribute, Builder, MessageClass, Method
 
 CLIENT = SocketAddr("198.51.100.7", 40000)
@@ -407,7 +407,10 @@ def test_a_datagram_may_be_kept_from_fragments_and_may_be_empty() -> None:
     user.permit(PEER)
     builder = user.builder(Method.SEND, MessageClass.INDICATION).peer_address(PEER).dont_fragment().data(b"")
 
-    assert user.host.datagram(CLIENT, builder.build(), 0.0) == [Transmit(relayed, PEER, b"", whole=True)]
+    (transmit,) = user.host.datagram(CLIENT, builder.build(), 0.0)
+    assert transmit == WholeTransmit(relayed, PEER, b"")
+    assert isinstance(transmit, WholeTransmit)
+    assert not isinstance(user.say(PEER, b"")[0], WholeTransmit)
 
 
 def test_both_ends_on_this_relay_meet_by_indications() -> None:
