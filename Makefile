@@ -6,6 +6,7 @@ VENV := .venv/bin
 help:
 	@echo "make demo    set everything up, then show the main job end to end in a small internet of network namespaces"
 	@echo "make test    set everything up, then check formatting, types and lints and run all tests"
+	@echo "make interop the relay under clients that others wrote: aioice, pion, Chromium (downloads them; two minutes, then one)"
 	@echo "make dev     the demo's lab, left running, with what to try in it"
 	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (45 minutes; bench/README.md)"
 	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
@@ -47,6 +48,12 @@ check: setup
 test: setup
 	@scripts/check
 	@scripts/test
+
+.PHONY: interop
+interop:
+	@echo "setup:"
+	@scripts/setup interop
+	@exec scripts/interop
 
 # matplotlib draws the picture and is of no use to anybody else, so it is not among the project's dependencies.
 .PHONY: plotting
@@ -114,4 +121,4 @@ fuzz: setup
 .PHONY: clean
 clean:
 	find src bench tests fuzz -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf target .venv bench/.cache src/wardgate/_fastpath*.so .mypy_cache .ruff_cache .pytest_cache
+	rm -rf target .venv .venv-interop bench/.cache src/wardgate/_fastpath*.so .mypy_cache .ruff_cache .pytest_cache

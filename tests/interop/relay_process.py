@@ -149,6 +149,15 @@ def wait_ready(relay: RunningRelay) -> None:
         time.sleep(0.02)
 
 
+def new_certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 and relay.example that vouches for itself, and its key: PEM files."""
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=relay.example", "-addext", "subjectAltName=IP:127.0.0.1,DNS:relay.example"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    return certificate, key
+
+
 def free_port(kind: socket.SocketKind) -> int:
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.relay_process import RunningRelay, free_port, lonely_relay
+from tests.interop.relay_process import RunningRelay, free_port, lonely_relay, new_certificate
 from tests.interop.test_relay_coturn import echo_peer
 from wardgate.wire import stun, turn
 from wardgate.wire.stun import Builder, MessageClass, Method
@@ -31,21 +31,7 @@ def relay(
     if shutil.which("turnutils_uclient") is None:
         pytest.fail("not installed: coturn (apt-get install coturn)", pytrace=False)
     directory = tmp_path_factory.mktemp("relay")
-    certificate, key = directory / "certificate.pem", directory / "key.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += ["-subj", "/CN=relay.example", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
+    certificate, key = new_certificate(directory)
     arguments = ["--tcp-port", str(ports["tcp"]), "--tls-port", str(ports["tls"])]
     arguments += ["--tls-cert", str(certificate), "--tls-key", str(key), request.param]
     with lonely_relay(directory, *arguments) as running:

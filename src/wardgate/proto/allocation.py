@@ -11,8 +11,7 @@ Source: RFC 8656, sections 6 to 12; RFC 8489, sections 6.2.1 and 9.2.
 """
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass
 
 from wardgate.ids import RelayId
 from wardgate.proto.allocation_events import (
@@ -23,6 +22,15 @@ from wardgate.proto.allocation_events import (
     Event,
     Silent,
     Unreachable,
+)
+from wardgate.proto.allocation_requests import (
+    ANSWERS,
+    MAX_NONCE_ROUNDS,
+    METHODS,
+    Purpose,
+    Request,
+    is_challenge,
+    is_refused_without_nonce,
 )
 from wardgate.proto.channels import Channels
 from wardgate.wire import channel_data, stun, turn
@@ -39,31 +47,7 @@ PROBE_SPACING_S = 1.0
 RETRY_S = 5.0
 MAX_WAITING_BINDS = 100
 MAX_FORBIDDEN = 256
-MAX_NONCE_ROUNDS = 4
 SILENT_AFTER = 4  # requests without an answer, so 0.7 s
-
-
-class _Purpose(Enum):
-    FIND = auto()
-    KEEPALIVE = auto()
-    ALLOCATE = auto()
-    DELETE = auto()
-    REFRESH = auto()
-    BIND = auto()
-
-
-@dataclass(slots=True)
-class _Request:
-    """A request in flight; every copy has a transaction id of its own."""
-
-    purpose: _Purpose
-    server: SocketAddr
-    gaps: tuple[float, ...]
-    channel: int = 0
-    copies: dict[bytes, float] = field(default_factory=dict)
-    with_nonce: bool = False
-    nonce_rounds: int = 0
-    due_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +97,8 @@ class Allocation:
         self._mapped: dict[SocketAddr, SocketAddr] = {}
         self._granted: _Granted | None = None
         self._refused = False
-        self._requests: list[_Request] = []
-        self._request_by_id: dict[bytes, _Request] = {}
+        self._requests: list[Request] = []
+        self._request_by_id: dict[bytes, Request] = {}
         self._channels = Channels()
         self._waiting_binds: dict[SocketAddr, None] = {}
         self._forbidden: set[SocketAddr] = set()
@@ -198,12 +182,13 @@ class Allocation:
             source: Where it came from; anything but this relay is refused.
         """
         request = self._request_by_id.get(message.transaction_id)
-        if request is None or request.server != source or message.message_class not in _ANSWERS:
+        if request is None or request.server != source or message.message_class not in ANSWERS:
             self.counts["unexpected answers"] += 1
             return False
-        if message.method != _METHODS[request.purpose]:
+        if message.method != METHODS[request.purpose]:
             return False
-        if message.method != Method.BINDING and not message.verify_integrity(self._key):
+        is_authentic = message.method == Method.BINDING or message.verify_integrity(self._key)
+        if not is_authentic and not is_challenge(request, message):
             self.counts["unauthentic answers"] += 1
             return False
         self.heard_at = now
@@ -246,7 +231,7 @@ class Allocation:
         if channel is None:
             self.counts["binds refused"] += 1
             return
-        self._request(_Purpose.BIND, now, channel=channel.number)
+        self._request(Purpose.BIND, now, channel=channel.number)
 
     def channel_to(self, peer: SocketAddr, now: float) -> tuple[SocketAddr, int] | None:
         """The relay's address and the channel by which data for `peer` may leave."""
@@ -287,8 +272,8 @@ class Allocation:
 
     def probe(self, now: float) -> None:
         """Refreshes the allocation at once: other relays came or went."""
-        if self._granted and not self._in_flight(_Purpose.REFRESH):
-            self._request(_Purpose.REFRESH, now, gaps=REQUEST_GAPS_S)
+        if self._granted and not self._in_flight(Purpose.REFRESH):
+            self._request(Purpose.REFRESH, now, gaps=REQUEST_GAPS_S)
 
     def reset(self, now: float) -> None:
         """Starts anew with the same credentials: this host moved."""
@@ -305,7 +290,7 @@ class Allocation:
         """Gives the allocation back; the farewell is the last thing to be sent."""
         self._drop_requests()
         if self._granted:
-            self._request(_Purpose.DELETE, now)
+            self._request(Purpose.DELETE, now)
         self._drop_requests()
         self._withdraw()
         self._keepalive_at = self._retry_at = None
@@ -320,21 +305,21 @@ class Allocation:
             self._look_at(server, BINDING_GAPS_S, now)
 
     def _look_at(self, server: SocketAddr, gaps: tuple[float, ...], now: float) -> None:
-        request = _Request(_Purpose.FIND, server, gaps)
+        request = Request(Purpose.FIND, server, gaps)
         self._requests.append(request)
         self._transmit(request, now)
 
-    def _handle_success(self, request: _Request, local: SocketAddr, message: Message, now: float) -> None:
+    def _handle_success(self, request: Request, local: SocketAddr, message: Message, now: float) -> None:
         match request.purpose:
-            case _Purpose.FIND | _Purpose.KEEPALIVE:
+            case Purpose.FIND | Purpose.KEEPALIVE:
                 self._handle_binding(request.server, local, message, now)
-            case _Purpose.ALLOCATE:
+            case Purpose.ALLOCATE:
                 self._handle_allocated(message, now)
-            case _Purpose.DELETE:
-                self._request(_Purpose.ALLOCATE, now)
-            case _Purpose.REFRESH if self._granted:
+            case Purpose.DELETE:
+                self._request(Purpose.ALLOCATE, now)
+            case Purpose.REFRESH if self._granted:
                 self._granted = self._grant(self._granted.relayed, message, now)
-            case _Purpose.BIND:
+            case Purpose.BIND:
                 self._handle_bound(request.channel, now)
 
     def _handle_binding(self, server: SocketAddr, local: SocketAddr, message: Message, now: float) -> None:
@@ -347,7 +332,7 @@ class Allocation:
         if self._active is None:
             self._active, self._local = server, local
             self._keepalive_at = now + KEEPALIVE_S
-            self._request(_Purpose.ALLOCATE, now)
+            self._request(Purpose.ALLOCATE, now)
         elif self._active in self._ways and server not in self._ways:
             self._active, self._local = server, local
             self._allocate_anew(now)
@@ -388,40 +373,50 @@ class Allocation:
         if fresh:
             self._events.append(ChannelBound(number, channel.peer))
 
-    def _handle_error(self, request: _Request, message: Message, now: float) -> None:
+    def _handle_error(self, request: Request, message: Message, now: float) -> None:
         code = message.error.code if message.error else 0
         self.counts[f"errors {code}"] += 1
+        if is_refused_without_nonce(request, message):
+            self._again(request, now, is_bare=True)
+            return
         unauthorized = code == turn.UNAUTHORIZED and not request.with_nonce
-        if unauthorized or code == turn.STALE_NONCE:
+        if message.method != Method.BINDING and (unauthorized or code == turn.STALE_NONCE):
             self._retry_with_nonce(request, message, now)
             return
         match request.purpose, code:
+            case (Purpose.KEEPALIVE, _):
+                pass
+            case (Purpose.FIND, _) if self._active or self._in_flight(Purpose.FIND):
+                pass
+            case (Purpose.FIND, _):
+                self._fail(f"the relay answered {code}", now)
             case (_, turn.UNAUTHORIZED):
                 self._refused = True
                 self._fail("the relay refuses our credentials", now)
-            case (_Purpose.ALLOCATE, turn.ALLOCATION_MISMATCH):
-                self._request(_Purpose.DELETE, now)
-            case (_Purpose.DELETE, _):
-                self._request(_Purpose.ALLOCATE, now)
-            case (_Purpose.REFRESH | _Purpose.BIND, turn.ALLOCATION_MISMATCH):
+            case (Purpose.ALLOCATE, turn.ALLOCATION_MISMATCH):
+                self._request(Purpose.DELETE, now)
+            case (Purpose.DELETE, _):
+                self._request(Purpose.ALLOCATE, now)
+            case (Purpose.REFRESH | Purpose.BIND, turn.ALLOCATION_MISMATCH):
                 self._allocate_anew(now)
-            case (_Purpose.BIND, _):
+            case (Purpose.BIND, _):
                 channel = self._channels.get(request.channel)
                 if channel and code == turn.FORBIDDEN and len(self._forbidden) < MAX_FORBIDDEN:
                     self._forbidden.add(channel.peer)  # such as a private address, which the relay does not reach
                 self._remove_channel(request.channel)
-            case (_Purpose.FIND | _Purpose.KEEPALIVE, _):
-                pass
             case _:
                 self._fail(f"the relay answered {code}", now)
 
-    def _retry_with_nonce(self, request: _Request, message: Message, now: float) -> None:
+    def _retry_with_nonce(self, request: Request, message: Message, now: float) -> None:
         if message.nonce is None or message.realm != turn.REALM or request.nonce_rounds >= MAX_NONCE_ROUNDS:
             self._refused = True
             self._fail("the relay asks for another realm or for ever new nonces", now)
             return
         self._nonce = message.nonce
-        again = _Request(request.purpose, request.server, request.gaps, request.channel)
+        self._again(request, now)
+
+    def _again(self, request: Request, now: float, *, is_bare: bool = False) -> None:
+        again = Request(request.purpose, request.server, request.gaps, request.channel, is_bare=is_bare)
         again.nonce_rounds = request.nonce_rounds + 1
         self._requests.append(again)
         self._transmit(again, now)
@@ -431,7 +426,7 @@ class Allocation:
         self._drop_requests()
         peers += self._withdraw()
         self._waiting_binds = dict.fromkeys(peers[:MAX_WAITING_BINDS])
-        self._request(_Purpose.ALLOCATE, now)
+        self._request(Purpose.ALLOCATE, now)
 
     def _fail(self, reason: str, now: float) -> None:
         """The allocation is gone; looks for the relay again after a while, unless it refuses us for good."""
@@ -465,55 +460,57 @@ class Allocation:
     # requests
 
     def _keepalive(self, now: float) -> None:
-        if self._active and not self._in_flight(_Purpose.KEEPALIVE):
-            self._request(_Purpose.KEEPALIVE, now, gaps=BINDING_GAPS_S)
-        if self._active in self._ways and not self._in_flight(_Purpose.FIND):
+        if self._active and not self._in_flight(Purpose.KEEPALIVE):
+            self._request(Purpose.KEEPALIVE, now, gaps=BINDING_GAPS_S)
+        if self._active in self._ways and not self._in_flight(Purpose.FIND):
             for server in self._udp_servers():
                 self._look_at(server, PROBE_GAPS_S, now)
         self._keepalive_at = now + KEEPALIVE_S
 
-    def _in_flight(self, purpose: _Purpose) -> bool:
+    def _in_flight(self, purpose: Purpose) -> bool:
         return any(request.purpose is purpose for request in self._requests)
 
     def _request(
-        self, purpose: _Purpose, now: float, *, channel: int = 0, gaps: tuple[float, ...] = REQUEST_GAPS_S
+        self, purpose: Purpose, now: float, *, channel: int = 0, gaps: tuple[float, ...] = REQUEST_GAPS_S
     ) -> None:
         if self._active is None:
             return
-        request = _Request(purpose, self._active, gaps, channel)
+        request = Request(purpose, self._active, gaps, channel)
         self._requests.append(request)
         self._transmit(request, now)
 
-    def _transmit(self, request: _Request, now: float) -> None:
+    def _transmit(self, request: Request, now: float) -> None:
         transaction_id = self._random(stun.TRANSACTION_ID_SIZE)
         request.due_at = now + request.gaps[len(request.copies)]
         request.copies[transaction_id] = now
         self._request_by_id[transaction_id] = request
         self._transmits.append(Transmit(None, request.server, self._encode(request, transaction_id)))
-        is_finding = request.purpose is _Purpose.FIND and self._active is None and not self._ways
+        is_finding = request.purpose is Purpose.FIND and self._active is None and not self._ways
         if is_finding and len(request.copies) == SILENT_AFTER and request.server == self.servers[0]:
             self._events.append(Silent())
 
-    def _encode(self, request: _Request, transaction_id: bytes) -> bytes:
-        builder = stun.Builder(_METHODS[request.purpose], MessageClass.REQUEST, transaction_id).software(SOFTWARE)
+    def _encode(self, request: Request, transaction_id: bytes) -> bytes:
+        builder = stun.Builder(METHODS[request.purpose], MessageClass.REQUEST, transaction_id).software(SOFTWARE)
         match request.purpose:
-            case _Purpose.FIND | _Purpose.KEEPALIVE:
+            case Purpose.FIND | Purpose.KEEPALIVE:
                 return builder.build()
-            case _Purpose.ALLOCATE:
+            case Purpose.ALLOCATE:
                 builder.requested_transport(turn.UDP_TRANSPORT).additional_family(AddressFamily.IPV6)
-            case _Purpose.DELETE:
+            case Purpose.DELETE:
                 builder.lifetime(0)
-            case _Purpose.BIND:
+            case Purpose.BIND:
                 channel = self._channels.get(request.channel)
                 if channel:
                     builder.peer_address(channel.peer).channel_number(channel.number)
+        if request.is_bare:
+            return builder.build()
         builder.username(self._username).realm(turn.REALM)
         request.with_nonce = self._nonce is not None
         if self._nonce is not None:
             builder.nonce(self._nonce)
         return builder.build(self._key)
 
-    def _finish(self, request: _Request) -> None:
+    def _finish(self, request: Request) -> None:
         self._requests.remove(request)
         for transaction_id in request.copies:
             del self._request_by_id[transaction_id]
@@ -539,8 +536,8 @@ class Allocation:
                 self._give_up(request, now)
         if self._granted and now >= self._granted.expires_at:
             self._allocate_anew(now)
-        if self._granted and now >= self._granted.refresh_at and not self._in_flight(_Purpose.REFRESH):
-            self._request(_Purpose.REFRESH, now)
+        if self._granted and now >= self._granted.refresh_at and not self._in_flight(Purpose.REFRESH):
+            self._request(Purpose.REFRESH, now)
         if self._keepalive_at is not None and now >= self._keepalive_at:
             self._keepalive(now)
         if self._retry_at is not None and now >= self._retry_at:
@@ -552,14 +549,14 @@ class Allocation:
             self._events.append(ChannelLost(channel.number, channel.peer))
         for channel in self._channels.due(now):
             channel.pending = True
-            self._request(_Purpose.BIND, now, channel=channel.number)
+            self._request(Purpose.BIND, now, channel=channel.number)
 
-    def _give_up(self, request: _Request, now: float) -> None:
+    def _give_up(self, request: Request, now: float) -> None:
         self.counts["requests unanswered"] += 1
         match request.purpose:
-            case _Purpose.FIND if self._active or self._in_flight(_Purpose.FIND):
+            case Purpose.FIND if self._active or self._in_flight(Purpose.FIND):
                 pass
-            case _Purpose.KEEPALIVE:
+            case Purpose.KEEPALIVE:
                 # A busy relay may lose these; whether it is gone, the refresh tells.
                 self.probe(now)
             case _:
@@ -580,18 +577,7 @@ class Allocation:
         due = [request.due_at for request in self._requests]
         if self._granted:
             due.append(self._granted.expires_at)
-            if not self._in_flight(_Purpose.REFRESH):
+            if not self._in_flight(Purpose.REFRESH):
                 due.append(self._granted.refresh_at)
         channels = self._channels.next_change()
         return min((at for at in (*due, self._keepalive_at, self._retry_at, channels) if at is not None), default=None)
-
-
-_ANSWERS = (MessageClass.SUCCESS, MessageClass.ERROR)
-_METHODS = {
-    _Purpose.FIND: Method.BINDING,
-    _Purpose.KEEPALIVE: Method.BINDING,
-    _Purpose.ALLOCATE: Method.ALLOCATE,
-    _Purpose.DELETE: Method.REFRESH,
-    _Purpose.REFRESH: Method.REFRESH,
-    _Purpose.BIND: Method.CHANNEL_BIND,
-}

@@ -18,6 +18,7 @@ from wardgate.proto.allocation_events import (
     Silent,
     Unreachable,
 )
+from wardgate.proto.allocation_requests import MAX_NONCE_ROUNDS
 from wardgate.proto.channels import FIRST_NUMBER, LIFETIME_S, REFRESH_AFTER_S
 from wardgate.wire import channel_data, stun, turn
 from wardgate.wire.addresses import SocketAddr, Transmit
@@ -176,6 +177,94 @@ def test_unauthentic_answers_are_ignored_and_do_not_use_up_the_request() -> None
     events = world.advance(1.0)
 
     assert only_relayed(events)
+
+
+def test_relays_that_want_no_credentials_at_first_are_asked_without() -> None:
+    """As coturn has it: 400 for credentials without a nonce, 401 for none; neither is signed."""
+    world = new_world()
+    strict = Strict()
+    world.tamper = strict
+
+    events = world.settle()
+
+    assert only_relayed(events)
+    first, second, third = [message for _, message in world.requests(Method.ALLOCATE)]
+    assert (first.has_integrity, first.nonce) == (True, None)
+    assert (second.has_integrity, second.username, second.realm) == (False, None, None)
+    assert (third.has_integrity, third.nonce) == (True, strict.nonce)
+
+
+def test_unsigned_stale_nonce_is_replaced() -> None:
+    world = new_world()
+    strict = Strict()
+    world.tamper = strict
+    world.settle()
+    strict.nonce = b"another nonce"
+
+    world.allocation.probe(1.0)
+
+    assert world.settle() == []
+    assert [message.nonce for _, message in world.requests(Method.REFRESH)] == [b"nonce", b"another nonce"]
+    assert world.allocation.is_usable
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 437, 441, 486, 508])
+def test_unsigned_refusals_of_signed_requests_are_ignored(code: int) -> None:
+    world = new_world()
+    world.settle()
+    world.tamper = Answers(code, nonce=b"nonce", key=None, times=1)
+
+    world.allocation.probe(1.0)
+
+    assert world.settle() == []
+    assert world.allocation.counts["unauthentic answers"] == 1
+    assert world.advance(2.0) == []
+    assert world.allocation.is_usable
+
+
+def test_unsigned_requests_for_other_nonces_are_believed_a_few_times_and_end_nothing_for_good() -> None:
+    world = new_world()
+    world.settle()
+    world.tamper = Answers(438, method=Method.REFRESH, nonce=b"again", key=None)
+
+    world.allocation.probe(0.0)
+    world.settle()
+    assert len(world.requests(Method.REFRESH)) == 1 + MAX_NONCE_ROUNDS
+    world.advance(100.0)
+    world.tamper = None
+
+    assert only_relayed(world.advance(200.0))
+
+
+def test_unsigned_answers_of_another_realm_end_nothing_for_good() -> None:
+    world = new_world()
+    world.tamper = Answers(401, nonce=b"nonce", realm="example.org", key=None, method=Method.ALLOCATE)
+    world.advance(100.0)
+    assert not world.allocation.is_usable
+
+    world.tamper = None
+
+    assert only_relayed(world.advance(200.0))
+
+
+def test_an_allocation_left_behind_is_deleted_even_if_the_first_refusal_is_unsigned() -> None:
+    world = new_world()
+    world.tamper = Answers(437, method=Method.ALLOCATE, key=None, times=1)
+
+    events = world.settle()
+
+    assert [message.lifetime_s for _, message in world.requests(Method.REFRESH)][-1] == 0
+    assert only_relayed(events)
+
+
+@pytest.mark.parametrize("code", [300, 400, 401, 438, 500])
+def test_a_relay_that_refuses_bindings_is_tried_again(code: int) -> None:
+    world = new_world()
+    world.tamper = Answers(code, method=Method.BINDING, nonce=b"nonce", key=None, times=3)
+
+    assert world.settle() == [Unreachable(f"the relay answered {code}")]
+
+    assert only_relayed(world.advance(20.0))
 
 
 def test_binding_is_repeated_and_given_up() -> None:
@@ -526,7 +615,7 @@ class Answers:
         method: Method | None = None,
         nonce: bytes | None = None,
         realm: str = "firezone",
-        key: bytes = KEY,
+        key: bytes | None = KEY,
         times: int = 1000,
         only_with_nonce: bool = False,
     ) -> None:
@@ -544,6 +633,22 @@ class Answers:
         if self._nonce is not None:
             builder.realm(self._realm).nonce(self._nonce)
         return builder.build(self._key)
+
+
+class Strict:
+    """A relay that takes no credentials without its nonce, and signs for nobody who has not shown them."""
+
+    def __init__(self) -> None:
+        self.nonce = b"nonce"
+
+    def __call__(self, request: Message) -> bytes | None:
+        if request.method == Method.BINDING:
+            return None
+        if request.nonce == self.nonce and request.verify_integrity(KEY):
+            builder = Builder(request.method, MessageClass.SUCCESS, request.transaction_id).lifetime(600)
+            return builder.relayed_address(SocketAddr("203.0.113.3", 50000)).build(KEY)
+        code = 438 if request.nonce else 400 if request.has_integrity else 401
+        return Answers(code, nonce=None if code == 400 else self.nonce, key=None)(request)
 
 
 class Grants:
