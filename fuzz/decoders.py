@@ -11,6 +11,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from fuzz.relay_server import check_turn_server, check_turn_stream
 from wardgate._fastpath import Engine, PacketUpcall, decode_channel_data
 from wardgate.errors import RemoteProtocolError
 from wardgate.wire import candidates, channel_data, control, dns, icmp_errors, ip, portal, probes, stun, turn, wireguard
@@ -244,6 +245,8 @@ def _is_cover(labels: tuple[str, ...], name: list[str]) -> bool:
 TARGETS: Final[dict[str, Target]] = {
     "stun": check_stun,
     "turn": check_turn,
+    "turn-server": check_turn_server,
+    "turn-stream": check_turn_stream,
     "channel-data": check_channel_data,
     "wireguard": check_wireguard,
     "ip": check_ip,
