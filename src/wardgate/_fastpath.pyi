@@ -436,7 +436,7 @@ def decode_channel_data(datagram: bytes) -> tuple[int, bytes] | None:
 
 @final
 class RelayIo:
-    """A relay's sockets, and one native thread that forwards channel data between them without the GIL.
+    """A relay's sockets, and native threads that forward between them without the GIL.
 
     A channel that was added carries data both ways, also to another allocation of this relay; indications pass for
     hosts that were permitted. What is neither is dropped and counted, except other STUN messages on the listening port:
@@ -456,6 +456,7 @@ class RelayIo:
         gro: bool = True,
         xdp: str | None = None,
         xdp_mode: str = "driver",
+        threads: int = 1,
     ) -> None:
         """Opens the listening port in each family that has an address to bind. Raises OSError.
 
@@ -464,11 +465,12 @@ class RelayIo:
             gso, gro: Whether datagrams of one flow may share a system call, out and in; falls back by itself.
             xdp: The interface at which the kernel is to forward known channels; falls back, see `offload_error`.
             xdp_mode: `driver` or `generic`, else ValueError.
+            threads: How many forward; each has a socket at the listening port, and the kernel shares out the clients.
         """
 
     def start(self) -> None: ...
     def stop(self, timeout_s: float = 1.0) -> bool:
-        """Ends the thread, closes every port, detaches from the kernel; whether the thread ended in time."""
+        """Ends the threads, closes every port, detaches from the kernel; whether the threads ended in time."""
 
     def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None:
         """Opens the port in each of these families, or in none. Raises OSError."""

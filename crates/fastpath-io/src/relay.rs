@@ -1,8 +1,9 @@
-//! The relay's sockets and the thread that forwards channel data between them.
+//! The relay's sockets and the threads that forward channel data between them.
 //!
-//! One thread waits for all sockets at once and takes one batch from each that has something, so that no socket starves
-//! another. It never calls Python; what Python has to see waits in a bounded ring. Where the kernel forwards channels
-//! itself, they come here only as far as it does not, and its tables follow ours.
+//! Each thread has a socket of its own at the listening port, among which the kernel shares out the clients, and its part
+//! of the allocations' ports. It waits for all of them at once and takes one batch from each that has something, so that
+//! no socket starves another. It never calls Python; what Python has to see waits in a bounded ring. Where the kernel
+//! forwards channels itself, they come here only as far as it does not, and its tables follow ours.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSliceMut};
@@ -42,6 +43,8 @@ pub struct Settings {
     /// The addresses by which clients and peers reach us.
     pub public: Vec<IpAddr>,
     pub upcall_capacity: usize,
+    /// How many threads forward.
+    pub threads: usize,
     /// Whether datagrams may share a system call, on the way out and in.
     pub gso: bool,
     pub gro: bool,
@@ -90,15 +93,23 @@ struct Socket {
 /// A port in one family.
 type Key = (u16, bool);
 
+/// What one thread waits for.
+struct Shard {
+    epoll: OwnedFd,
+    wake: Event,
+    /// Its sockets at the listening port.
+    listening: RwLock<HashMap<Key, Arc<Socket>>>,
+}
+
 struct Shared {
     settings: Settings,
     tables: RwLock<Tables>,
     counters: Arc<Counters>,
+    /// Those of allocations.
     sockets: RwLock<HashMap<Key, Arc<Socket>>>,
-    epoll: OwnedFd,
+    shards: Vec<Shard>,
     upcalls: Mutex<Ring>,
     waiting: Event,
-    wake: Event,
     stopping: AtomicBool,
     failure: Mutex<Option<String>>,
 }
@@ -109,7 +120,7 @@ pub struct Relay {
     /// Held while tables change, so that the kernel's change in the same order.
     offload: Mutex<Option<RelayOffload>>,
     offload_error: Option<String>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Relay {
@@ -123,52 +134,51 @@ impl Relay {
             counters: Arc::clone(&tables.counters),
             tables: RwLock::new(tables),
             sockets: RwLock::default(),
-            epoll: new_epoll()?,
+            shards: listen(&settings)?,
             upcalls: Mutex::default(),
             waiting: Event::new()?,
-            wake: Event::new()?,
             stopping: AtomicBool::new(false),
             failure: Mutex::default(),
             settings,
         });
-        watch(&shared.epoll, shared.wake.fd(), WAKE)?;
         let settings = &shared.settings;
-        shared.open(settings.listen_port, settings.bind4.is_some(), settings.bind6.is_some())?;
         let (offload, offload_error) = match settings.offload.as_ref().map(|offload| attach(offload, settings)) {
             Some(Ok(offload)) => (Some(offload), None),
             Some(Err(reason)) => (None, Some(reason)),
             None => (None, None),
         };
-        Ok(Self { shared, offload: Mutex::new(offload), offload_error, thread: Mutex::default() })
+        Ok(Self { shared, offload: Mutex::new(offload), offload_error, threads: Mutex::default() })
     }
 
-    /// Starts the thread; a second call does nothing.
+    /// Starts the threads; a second call does nothing.
     ///
     /// # Errors
-    /// If no thread can be made.
+    /// If a thread cannot be made.
     pub fn start(&self) -> io::Result<()> {
-        let mut thread = lock(&self.thread);
-        if thread.is_none() {
+        let mut threads = lock(&self.threads);
+        for index in threads.len()..self.shared.shards.len() {
             let shared = Arc::clone(&self.shared);
-            *thread = Some(std::thread::Builder::new().name("relay".into()).spawn(move || shared.run())?);
+            let name = format!("relay-{index}");
+            threads.push(std::thread::Builder::new().name(name).spawn(move || shared.run(index))?);
         }
         Ok(())
     }
 
-    /// Ends the thread, closes every port and takes the program out of the kernel. Returns whether the thread ended in
-    /// time.
+    /// Ends the threads, closes every port and takes the program out of the kernel. Returns whether all ended in time.
     pub fn stop(&self, timeout: Duration) -> bool {
         *lock(&self.offload) = None;
         self.shared.stopping.store(true, Relaxed);
-        self.shared.wake.raise();
-        let ended = lock(&self.thread).take().is_none_or(|thread| {
-            let until = std::time::Instant::now() + timeout;
+        self.shared.shards.iter().for_each(|shard| shard.wake.raise());
+        let until = std::time::Instant::now() + timeout;
+        let mut ended = true;
+        for thread in lock(&self.threads).drain(..) {
             while !thread.is_finished() && std::time::Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            thread.is_finished() && thread.join().is_ok()
-        });
+            ended &= thread.is_finished() && thread.join().is_ok();
+        }
         write(&self.shared.sockets).clear();
+        self.shared.shards.iter().for_each(|shard| write(&shard.listening).clear());
         ended
     }
 
@@ -233,7 +243,7 @@ impl Relay {
 
     /// Sends from one of our ports what must not travel in fragments; returns whether the kernel took it.
     pub fn send_whole(&self, port: u16, remote: SocketAddr, payload: &[u8]) -> bool {
-        let socket = read(&self.shared.sockets).get(&(port, remote.is_ipv6())).cloned();
+        let socket = self.shared.socket((port, remote.is_ipv6()), 0);
         let sent = socket.is_some_and(|socket| {
             let fd = socket.socket.as_raw_fd();
             // What the forwarding thread sends meanwhile is held to this as well, if it is larger than the link.
@@ -248,7 +258,7 @@ impl Relay {
 
     /// Sends from one of our ports; returns whether the kernel took it.
     pub fn send(&self, port: u16, remote: SocketAddr, payload: &[u8]) -> bool {
-        let socket = read(&self.shared.sockets).get(&(port, remote.is_ipv6())).cloned();
+        let socket = self.shared.socket((port, remote.is_ipv6()), 0);
         let sent = socket.is_some_and(|socket| socket.socket.send_to(payload, remote).is_ok());
         if !sent {
             count(&self.shared.counters.send_errors);
@@ -324,22 +334,31 @@ impl Shared {
     fn open(&self, port: u16, ipv4: bool, ipv6: bool) -> io::Result<()> {
         let settings = &self.settings;
         let mut opened = Vec::new();
-        let buffer = if port == settings.listen_port { LISTEN_BUFFER } else { ALLOCATION_BUFFER };
         for (wanted, ip) in [(ipv4, settings.bind4.map(IpAddr::V4)), (ipv6, settings.bind6.map(IpAddr::V6))] {
             if wanted {
                 let ip = ip.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-                opened.push(((port, ip.is_ipv6()), bind(SocketAddr::new(ip, port), buffer, settings.gro)?));
+                let socket = bind(SocketAddr::new(ip, port), ALLOCATION_BUFFER, settings.gro, false)?;
+                opened.push(((port, ip.is_ipv6()), socket));
             }
         }
         let mut sockets = write(&self.sockets);
         if opened.iter().any(|(key, _)| sockets.contains_key(key)) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
+        let shard = &self.shards[usize::from(port) % self.shards.len()];
         for (key, socket) in &opened {
-            watch(&self.epoll, socket.socket.as_raw_fd(), token(*key))?;
+            watch(&shard.epoll, socket.socket.as_raw_fd(), token(*key))?;
         }
         sockets.extend(opened.into_iter().map(|(key, socket)| (key, Arc::new(socket))));
         Ok(())
+    }
+
+    /// The socket by which a thread receives and sends at that port.
+    fn socket(&self, key: Key, shard: usize) -> Option<Arc<Socket>> {
+        if key.0 == self.settings.listen_port {
+            return read(&self.shards[shard].listening).get(&key).cloned();
+        }
+        read(&self.sockets).get(&key).cloned()
     }
 
     /// Closing a descriptor takes it out of the epoll set; the thread may hold it for the rest of its batch.
@@ -351,27 +370,27 @@ impl Shared {
         (four || six, sockets.contains_key(&(port, false)) || sockets.contains_key(&(port, true)))
     }
 
-    fn run(&self) {
+    fn run(&self, index: usize) {
         let guard = Guard(self);
+        let shard = &self.shards[index];
         let mut memory = vec![0; BATCH_SIZE * SLOT];
         let mut outbox = Outbox::new(self.settings.gso);
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         while !self.stopping.load(Relaxed) {
-            let Ok(ready) = wait(&self.epoll, &mut events) else {
+            let Ok(ready) = wait(&shard.epoll, &mut events) else {
                 return; // the guard says so
             };
             for event in &events[..ready] {
                 let token = event.u64;
                 if token == WAKE {
-                    self.wake.clear();
+                    shard.wake.clear();
                     continue;
                 }
                 let key = key(token);
-                let socket = read(&self.sockets).get(&key).cloned();
-                if let Some(socket) = socket {
+                if let Some(socket) = self.socket(key, index) {
                     outbox.clear();
                     self.receive(key.0, &socket, &mut memory, &mut outbox);
-                    self.send_all(&outbox);
+                    self.send_all(&outbox, shard);
                 }
             }
         }
@@ -425,10 +444,12 @@ impl Shared {
         }
     }
 
-    fn send_all(&self, outbox: &Outbox) {
-        let sockets = read(&self.sockets);
+    fn send_all(&self, outbox: &Outbox, shard: &Shard) {
+        let (sockets, listening) = (read(&self.sockets), read(&shard.listening));
         for send in outbox.sends() {
-            match sockets.get(&(send.port, send.remote.is_ipv6())) {
+            let key = (send.port, send.remote.is_ipv6());
+            let held = if send.port == self.settings.listen_port { &listening } else { &sockets };
+            match held.get(&key) {
                 Some(socket) => self.send_one(socket, &send),
                 None => count(&self.counters.send_errors),
             }
@@ -484,7 +505,7 @@ struct Guard<'a>(&'a Shared);
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if !self.0.stopping.load(Relaxed) {
-            *lock(&self.0.failure) = Some("the forwarding thread ended by itself".into());
+            *lock(&self.0.failure) = Some("a forwarding thread ended by itself".into());
             self.0.waiting.raise();
         }
     }
@@ -498,10 +519,39 @@ fn key(token: u64) -> Key {
     (u16::try_from(token >> 1 & 0xffff).unwrap_or_default(), token & 1 == 1)
 }
 
-fn bind(address: SocketAddr, receive_buffer: i32, gro: bool) -> io::Result<Socket> {
+/// Opens the listening port once for each thread, in each family that is served.
+fn listen(settings: &Settings) -> io::Result<Vec<Shard>> {
+    let hosts = [settings.bind4.map(IpAddr::V4), settings.bind6.map(IpAddr::V6)];
+    let places: Vec<_> = hosts.into_iter().flatten().map(|host| SocketAddr::new(host, settings.listen_port)).collect();
+    let is_shared = settings.threads > 1;
+    if is_shared {
+        // A port that is shared could be shared with another program, too: nobody may have it.
+        for place in &places {
+            bind(*place, LISTEN_BUFFER, false, false)?;
+        }
+    }
+    let mut shards = Vec::new();
+    for _ in 0..settings.threads.max(1) {
+        let shard = Shard { epoll: new_epoll()?, wake: Event::new()?, listening: RwLock::default() };
+        watch(&shard.epoll, shard.wake.fd(), WAKE)?;
+        for place in &places {
+            let key = (settings.listen_port, place.is_ipv6());
+            let socket = bind(*place, LISTEN_BUFFER, settings.gro, is_shared)?;
+            watch(&shard.epoll, socket.socket.as_raw_fd(), token(key))?;
+            write(&shard.listening).insert(key, Arc::new(socket));
+        }
+        shards.push(shard);
+    }
+    Ok(shards)
+}
+
+fn bind(address: SocketAddr, receive_buffer: i32, gro: bool, is_shared: bool) -> io::Result<Socket> {
     let raw = RawSocket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         raw.set_only_v6(true)?;
+    }
+    if is_shared {
+        set_option(raw.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     }
     raw.bind(&address.into())?;
     let state = UdpSocketState::new(UdpSockRef::from(&raw))?;

@@ -51,7 +51,7 @@ pub struct RelayIo(Relay);
 impl RelayIo {
     #[new]
     #[pyo3(signature = (*, listen_port, bind4, bind6, public4, public6, upcall_capacity = 4096, gso = true, gro = true,
-        xdp = None, xdp_mode = "driver"))]
+        xdp = None, xdp_mode = "driver", threads = 1))]
     #[expect(clippy::too_many_arguments, reason = "keywords of a constructor")]
     fn new(
         listen_port: u16,
@@ -64,6 +64,7 @@ impl RelayIo {
         gro: bool,
         xdp: Option<String>,
         xdp_mode: &str,
+        threads: usize,
     ) -> PyResult<Self> {
         let mode = match xdp_mode {
             "driver" => Mode::Driver,
@@ -77,6 +78,7 @@ impl RelayIo {
             bind6: parse(bind6)?,
             public: public.into_iter().flatten().collect(),
             upcall_capacity,
+            threads,
             gso,
             gro,
             offload: xdp.map(|interface| relay_offload::Settings { interface, mode }),

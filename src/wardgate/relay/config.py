@@ -38,6 +38,7 @@ class RelaySettings:
         name: How the portal may call this relay.
         health_address: Where health checks are answered; `None` turns them off.
         native: Whether the native module forwards; else Python does, slowly.
+        threads: How many native threads forward; `None` for one less than there are processors.
         segmentation: Whether datagrams of one flow may share a system call (UDP GSO and GRO).
         xdp: At which interface the kernel is to forward known channels by itself, if it can.
         xdp_mode: `driver` or `generic`.
@@ -56,6 +57,7 @@ class RelaySettings:
     health_address: SocketAddr | None = None
     native: bool = True
     segmentation: bool = True
+    threads: int | None = None
     xdp: str | None = None
     xdp_mode: str = "driver"
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -388,6 +388,7 @@ def _open_sockets(settings: RelaySettings, bind4: str | None, bind6: str | None)
         public6=settings.public_ipv6,
         gso=settings.segmentation,
         gro=settings.segmentation,
+        threads=settings.threads or max(1, len(os.sched_getaffinity(0)) - 1),
         xdp=None if lossy else settings.xdp,
         xdp_mode=settings.xdp_mode,
     )
@@ -441,6 +442,7 @@ def relay(
     health_check_addr: options.HealthAddress = "0.0.0.0:8080",
     native: options.Native = True,
     segmentation: options.Segmentation = True,
+    threads: options.Threads = None,
     xdp: options.Xdp = None,
     xdp_mode: options.XdpMode = "driver",
     config: options.Config = None,
@@ -480,6 +482,7 @@ def relay(
             health_address=parse_listen_address(health_check_addr),
             native=native,
             segmentation=segmentation,
+            threads=threads,
             xdp=xdp,
             xdp_mode=xdp_mode,
         )

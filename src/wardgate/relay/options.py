@@ -149,6 +149,12 @@ HealthAddress = Annotated[
     ),
 ]
 Native = Annotated[bool, typer.Option(envvar=env("NATIVE"), help="Forward in the native module rather than in Python.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        envvar=env("THREADS"), min=1, max=64, help="How many threads forward; without it one less than processors."
+    ),
+]
 Segmentation = Annotated[
     bool, typer.Option(envvar=env("SEGMENTATION"), help="Use UDP GSO and GRO where the kernel has them.")
 ]

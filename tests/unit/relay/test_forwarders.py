@@ -3,7 +3,8 @@
 import select
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -197,6 +198,34 @@ def test_python_sends_from_any_of_the_ports(native: Native, client: socket.socke
     assert client.recvfrom(9) == (b"a", (HOST, native.listen_port))
     assert client.recvfrom(9) == (b"b", (HOST, native.port))
     assert native.io.counters()["send_errors"] == 2
+
+
+def test_several_threads_share_out_clients_and_allocations(peer: socket.socket) -> None:
+    io = RelayIo(
+        listen_port=(listen_port := free_port()), bind4=HOST, bind6=None, public4=HOST, public6=None, threads=3
+    )
+    io.start()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(udp_socket()) for _ in range(12)]
+        ports = [free_port() for _ in clients]
+        for client, port in zip(clients, ports, strict=True):
+            io.open_allocation(port, ipv4=True, ipv6=False)
+            io.add_channel(address_of(client), 0x4000, port, address_of(peer))
+        for number, (client, port) in enumerate(zip(clients, ports, strict=True)):
+            for part in range(10):
+                client.sendto(channel_data.encode(0x4000, bytes([number, part])), (HOST, listen_port))
+            assert [peer.recvfrom(9) for _ in range(10)] == [
+                (bytes([number, part]), (HOST, port)) for part in range(10)
+            ]
+            peer.sendto(b"back", (HOST, port))
+            assert client.recvfrom(99) == (channel_data.encode(0x4000, b"back"), (HOST, listen_port))
+        threads = [Path(task, "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+        assert {"relay-0", "relay-1", "relay-2"} <= set(threads)
+        with pytest.raises(OSError):  # the port is shared among them, and with nobody else
+            RelayIo(listen_port=listen_port, bind4=HOST, bind6=None, public4=HOST, public6=None, threads=2)
+
+        assert io.stop()
+        RelayIo(listen_port=listen_port, bind4=HOST, bind6=None, public4=HOST, public6=None).stop()
 
 
 def new_native(port: int) -> RelayIo:
