@@ -187,13 +187,13 @@ def show(found: Found, options: Options) -> None:
         )
         bars.table(heads, [_overload_cells(name, values) for name, values in found.overloads.items()])
     if found.churns:
-        cells = []
+        lines: list[tuple[str, ...]] = []
         for name, churns in found.churns.items():
             rates, per_core = [one.per_s for one in churns], [one.per_core_s for one in churns]
-            cells.append((name, *(f"{figure:,.0f}" for figure in (
-                statistics.median(rates), min(rates), max(rates), statistics.median(per_core), sum(
-                    one.resent for one in churns)))))  # fmt: skip
-        bars.table(("allocations", "a second", "least", "most", "per core", "resent"), cells)
+            resent = sum(one.resent for one in churns)
+            figures = [statistics.median(rates), min(rates), max(rates), statistics.median(per_core), resent]
+            lines.append((name, *(f"{figure:,.0f}" for figure in figures)))
+        bars.table(("allocations", "a second", "least", "most", "per core", "resent"), lines)
     if found.memory:
         bars.table(("idle allocations", "bytes each"), [(name, f"{one[0]:,.0f}") for name, one in found.memory.items()])
 

@@ -186,6 +186,10 @@ class Blast:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
+    def stop(self) -> None:
+        """Ends it early."""
+        self._process.kill()
+
     def finish(self) -> dict[str, Any]:
         """Waits for its end; gives what it `sent` and what the kernel `refused`."""
         assert self._process.stdout is not None

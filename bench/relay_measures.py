@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Thread
@@ -128,7 +128,8 @@ def overload(place: Place, program: Program, made: Sequence[Pair], seconds: floa
     flood = throughput(program, made, row, seconds).received_per_s
     best = max([flood, *(throughput(program, made, row, seconds, flood * step).received_per_s for step in STEPS)])
     user = User(place)
-    with user.socket, _asking(user, seconds + 2 * WARM_UP_S) as took:
+    until = time.monotonic() + seconds + 2 * WARM_UP_S
+    with user.socket, asking(user, lambda: time.monotonic() < until) as took:
         twice = throughput(program, made, row, seconds, 2 * best)
     answered = sorted(one for one in took if one is not None)
     middle, longest = (answered[len(answered) // 2], answered[-1]) if answered else (float("inf"), float("inf"))
@@ -136,13 +137,14 @@ def overload(place: Place, program: Program, made: Sequence[Pair], seconds: floa
 
 
 @contextmanager
-def _asking(user: User, seconds: float) -> Iterator[list[float | None]]:
+def asking(user: User, may_go_on: Callable[[], bool]) -> Iterator[list[float | None]]:
+    """Asks for one Refresh after the other; gives how long each took, `None` for those without an answer."""
     took: list[float | None] = []
     user.allocate()
 
     def ask() -> None:
-        until = time.monotonic() + seconds
-        while (began := time.monotonic()) < until:
+        while may_go_on():
+            began = time.monotonic()
             try:
                 user.refresh()
                 took.append(time.monotonic() - began)
@@ -150,12 +152,12 @@ def _asking(user: User, seconds: float) -> Iterator[list[float | None]]:
                 took.append(None)
             time.sleep(REFRESH_EVERY_S)
 
-    asking = Thread(target=ask)
-    asking.start()
+    thread = Thread(target=ask)
+    thread.start()
     try:
         yield took
     finally:
-        asking.join()
+        thread.join()
 
 
 class Churn(NamedTuple):
