@@ -122,7 +122,9 @@ class Counts:
     @property
     def answered(self) -> float:
         """Requests that were answered, by Python or before."""
-        return self.responses + self.forwarder.get("bindings_answered", 0.0)
+        return self.responses + sum(
+            self.forwarder.get(name, 0.0) for name in ("bindings_answered", "allocates_refused")
+        )
 
     @property
     def forwarded(self) -> float:

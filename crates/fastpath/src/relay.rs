@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::counters::{add, count};
 use crate::indications;
+use crate::strangers::{Judgement, Strangers};
 
 pub const HEADER_SIZE: usize = 4;
 /// Second byte of the type of a Send indication, the first being 0.
@@ -78,6 +79,13 @@ counters! {
     /// Of these, in Send and Data indications.
     indications_to_peer,
     indications_to_client,
+    /// Binding requests that were answered without Python, and Allocates without credentials that were refused so.
+    bindings_answered,
+    allocates_refused,
+    /// Its network was refused too often.
+    dropped_refusal_limit,
+    /// All strangers together asked too often.
+    dropped_answer_limit,
     upcalls,
     /// The ring was full.
     upcalls_dropped_full,
@@ -114,6 +122,8 @@ pub enum Verdict {
     Done,
     /// It is a STUN message, as it seems.
     Upcall,
+    /// The same, from a client that receives at its address, as its nonce proves.
+    Proven,
 }
 
 /// Whose an allocation's port is, and what it may exchange without a channel.
@@ -130,6 +140,7 @@ pub struct Tables {
     ports: HashMap<u16, Port>,
     /// Clients that have permissions.
     port_by_client: HashMap<SocketAddr, u16>,
+    strangers: Option<Strangers>,
     transactions: AtomicU64,
     random: RandomState,
     by_client: HashMap<(SocketAddr, u16), Arc<Channel>>,
@@ -146,11 +157,24 @@ impl Tables {
             public,
             ports: HashMap::new(),
             port_by_client: HashMap::new(),
+            strangers: None,
             transactions: AtomicU64::new(0),
             random: RandomState::new(),
             by_client: HashMap::new(),
             by_peer: HashMap::new(),
             counters: Arc::default(),
+        }
+    }
+
+    /// From now on the plain requests of strangers are answered here; until then, all of STUN is an upcall.
+    pub fn answer_strangers(&mut self, strangers: Strangers) {
+        self.strangers = Some(strangers);
+    }
+
+    /// Tells the time to those who answer strangers.
+    pub fn tick(&self, now_ms: u64) {
+        if let Some(strangers) = &self.strangers {
+            strangers.tick(now_ms);
         }
     }
 
@@ -246,7 +270,7 @@ impl Tables {
         match datagram.first() {
             _ if client.port() == 0 => count(&counters.dropped_source_port),
             Some(0) if datagram.get(1) == Some(&SEND_INDICATION) => return self.indication(client, datagram, outbox),
-            Some(0..=3) => return Verdict::Upcall,
+            Some(0..=3) => return self.request(client, datagram, outbox),
             Some(0x40..=0x7f) => match decode(datagram) {
                 Some((number, payload)) => self.channel_data(client, number, payload, outbox),
                 None => count(&counters.dropped_malformed),
@@ -275,6 +299,25 @@ impl Tables {
         };
         channel.to_peer.count(payload.len());
         self.to_peer(channel.port, channel.peer, payload, outbox);
+    }
+
+    fn request(&self, client: SocketAddr, datagram: &[u8], outbox: &mut Outbox) -> Verdict {
+        let counters = &*self.counters;
+        match self.strangers.as_ref().map_or(Judgement::Other, |strangers| strangers.judge(client, datagram)) {
+            Judgement::Other => return Verdict::Upcall,
+            Judgement::Proven => return Verdict::Proven,
+            Judgement::Limited => count(&counters.dropped_refusal_limit),
+            Judgement::Overrun => count(&counters.dropped_answer_limit),
+            Judgement::Binding(answer) => {
+                count(&counters.bindings_answered);
+                outbox.push(self.listen_port, client, &[], &answer, &[]);
+            }
+            Judgement::Refusal(answer) => {
+                count(&counters.allocates_refused);
+                outbox.push(self.listen_port, client, &[], &answer, &[]);
+            }
+        }
+        Verdict::Done
     }
 
     /// Takes a Send indication; one with anything unusual in it is for Python to judge.

@@ -46,6 +46,9 @@ class RelaySockets:
             self._close(port)
         self._epoll.close()
 
+    def answer_strangers(self, *, nonce_key: bytes, realm: str, refusals_per_s: float, refusals_burst: float) -> None:
+        """Nothing to answer here: all of STUN is an upcall."""
+
     def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None:
         """Opens the port in each of these families, or in none.
 

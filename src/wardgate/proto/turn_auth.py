@@ -86,13 +86,15 @@ class StaticUsers:
 
     def __init__(self, passwords: Mapping[str, str]) -> None:
         self._passwords = dict(passwords)
+        self._claims: dict[tuple[str, str], Claim] = {}
 
     def claim(self, username: str, realm: str) -> Claim | None:
         """Whoever has a password."""
-        password = self._passwords.get(username)
-        if password is None:
-            return None
-        return Claim(username, turn.long_term_key(username, password, realm))
+        claim = self._claims.get((username, realm))
+        if claim is None and (password := self._passwords.get(username)) is not None:
+            claim = Claim(username, turn.long_term_key(username, password, realm))
+            self._claims[username, realm] = claim
+        return claim
 
 
 class SharedSecretUsers:

@@ -7,6 +7,21 @@ from wardgate.wire.stun import AddressFamily
 
 
 @dataclass(frozen=True, slots=True)
+class StrangerRules:
+    """What a forwarder has to know to answer strangers with the bytes of the TURN server.
+
+    Attributes:
+        nonce_key: What nonces are made with.
+        refusals_per_s, refusals_burst: As in `TurnConfig`.
+    """
+
+    nonce_key: bytes
+    realm: str
+    refusals_per_s: float
+    refusals_burst: float
+
+
+@dataclass(frozen=True, slots=True)
 class TurnConfig:
     """What one relay offers; `public_ipv4` or `public_ipv6` must be there.
 

@@ -17,7 +17,7 @@ from wardgate.errors import RemoteProtocolError
 from wardgate.proto.deadlines import Deadlines
 from wardgate.proto.turn_allocations import Allocation, Allocations, family_of, in_family
 from wardgate.proto.turn_auth import Authenticated, Authenticator, Devices, Nonces, Refused, Users
-from wardgate.proto.turn_config import TurnConfig
+from wardgate.proto.turn_config import StrangerRules, TurnConfig
 from wardgate.proto.turn_events import (
     AddChannel,
     AddPermission,
@@ -74,7 +74,8 @@ class TurnServer:
         self._config = config
         self._random_bytes = random_bytes
         users = (Devices(stamp_secret),) if isinstance(stamp_secret, str) else stamp_secret
-        self._auth = Authenticator(users, config.realm, epoch, Nonces(random_bytes(16)))
+        self._nonce_key = random_bytes(16)
+        self._auth = Authenticator(users, config.realm, epoch, Nonces(self._nonce_key))
         self._limit = AnswerLimit(random_bytes(16), per_s=config.refusals_per_s, burst=config.refusals_burst)
         self._peers = PeerRules(
             public=config.public_hosts(),
@@ -87,6 +88,12 @@ class TurnServer:
         self._deadlines: Deadlines[SocketAddr | _ChannelKey | _PermissionKey | _Token] = Deadlines()
         self._events: deque[TurnEvent] = deque()
         self._transmits: deque[Transmit] = deque()
+
+    @property
+    def strangers(self) -> StrangerRules:
+        """How a forwarder may answer them by itself, so that they never get here."""
+        config = self._config
+        return StrangerRules(self._nonce_key, config.realm, config.refusals_per_s, config.refusals_burst)
 
     @property
     def allocations(self) -> int:
@@ -507,7 +514,7 @@ class TurnServer:
         return stun.Builder(request.method, message_class, request.transaction_id).software(self._config.software)
 
     def _succeed(self, client: SocketAddr, method: Method, datagram: bytes) -> None:
-        self.counters[f"responses_success_{method.name.lower()}"] += 1
+        self.counters[_SUCCESSES[method]] += 1
         self._send(client, datagram)
 
     def _refuse_unknown(
@@ -586,6 +593,7 @@ def _lifetime(request: stun.Message, user: Authenticated) -> int:
     return max(least, min(asked, turn.MAX_LIFETIME_S))
 
 
+_SUCCESSES = {method: f"responses_success_{method.name.lower()}" for method in Method}
 _NAMES = {method.value: method.name.lower() for method in Method}
 
 

@@ -1,6 +1,7 @@
 """`wardgate relay`: wires the relay's state to its sockets, its portal link if there is one, and its health checks."""
 
 import asyncio
+import math
 import os
 import resource
 import signal
@@ -56,6 +57,9 @@ class Forwarder(Protocol):
 
     def start(self) -> None: ...
     def stop(self, timeout_s: float = ...) -> object: ...
+    def answer_strangers(
+        self, *, nonce_key: bytes, realm: str, refusals_per_s: float, refusals_burst: float
+    ) -> None: ...
     def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None: ...
     def close_allocation(self, port: int, *, ipv4: bool = ..., ipv6: bool = ...) -> bool: ...
     def add_channel(self, client: Addr, channel: int, port: int, peer: Addr) -> None: ...
@@ -77,6 +81,7 @@ class Relay:
         self._state = state
         self._forwarder = forwarder
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[str] = self._loop.create_future()
         self.errors = 0
@@ -141,12 +146,17 @@ class Relay:
         self._schedule(now)
 
     def _schedule(self, now: float) -> None:
+        deadline = self._state.poll_timeout()
+        if deadline is None or deadline >= self._wakes_at:
+            return  # waking too early is harmless, and cheaper than another timer for each request
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        deadline = self._state.poll_timeout()
-        if deadline is not None:
-            self._timer = self._loop.call_later(max(0.0, deadline - now), self._turn)
+        self._wakes_at = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - now), self._wake)
+
+    def _wake(self) -> None:
+        self._timer, self._wakes_at = None, math.inf
+        self._turn()
 
     def _drain(self, now: float) -> None:
         while (event := self._state.poll_event()) is not None:
@@ -209,6 +219,13 @@ async def serve(settings: RelaySettings, own_hosts: tuple[str, ...]) -> str | No
         is_alone=settings.is_alone,
     )
     forwarder = _open_forwarder(settings)
+    rules = state.strangers
+    forwarder.answer_strangers(
+        nonce_key=rules.nonce_key,
+        realm=rules.realm,
+        refusals_per_s=rules.refusals_per_s,
+        refusals_burst=rules.refusals_burst,
+    )
     relay = Relay(state, forwarder)
     streamed: Counter[str] = Counter()
     streams = RelayStreams(relay, _places(settings), streamed)
