@@ -287,7 +287,7 @@ def measure(place: Place, counts: Mapping[str, int]) -> Found:
 
 def show(found: Found) -> None:
     """Tables on the terminal."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, one in found.floods.items():
         rows.append((name, f"{one.sent / 1e6:.2f}", f"{one.sent / one.seconds:,.0f}", f"{one.delivered / 1e6:.2f}",
                      f"{one.answered:,.0f}", f"{one.refused:,.0f}", f"{one.dropped_ring:,.0f}",

@@ -165,9 +165,9 @@ def show(found: Found, options: Options) -> None:
             "coturn busy",
             "ours busy",
         )
-        bars.table(heads, [_row_cells(found, row) for row in rows_of(options.allocations)])
+        bars.table(row_heads, [_row_cells(found, row) for row in rows_of(options.allocations)])
     if found.times:
-        cells = []
+        cells: list[tuple[str, ...]] = []
         for name, values in found.times.items():
             figures = [statistics.median(one[key] for one in values) for key in ("p50", "p99", "most")]
             arrived = statistics.median(one["arrived"] for one in values)

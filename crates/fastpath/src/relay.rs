@@ -131,6 +131,8 @@ pub enum Verdict {
 struct Port {
     client: Option<SocketAddr>,
     permitted: HashSet<IpAddr>,
+    /// By client and number.
+    channels: HashSet<(SocketAddr, u16)>,
 }
 
 /// Which channels there are, by both of their ends.
@@ -191,8 +193,11 @@ impl Tables {
         if let Some(client) = removed.client {
             self.port_by_client.remove(&client);
         }
-        self.by_client.retain(|_, channel| channel.port != port);
-        self.by_peer.retain(|(own, _), _| *own != port);
+        for key in &removed.channels {
+            if let Some(channel) = self.by_client.remove(key) {
+                self.by_peer.remove(&(port, channel.peer));
+            }
+        }
         true
     }
 
@@ -207,9 +212,9 @@ impl Tables {
         port: u16,
         peer: SocketAddr,
     ) -> Result<(), AddError> {
-        if !self.ports.contains_key(&port) {
+        let Some(entry) = self.ports.get_mut(&port) else {
             return Err(AddError::NoSuchPort);
-        }
+        };
         let of_client = self.by_client.get(&(client, number));
         let of_peer = self.by_peer.get(&(port, peer));
         match (of_client, of_peer) {
@@ -226,6 +231,7 @@ impl Tables {
             to_peer: Traffic::default(),
             to_client: Traffic::default(),
         });
+        entry.channels.insert((client, number));
         self.by_client.insert((client, number), Arc::clone(&channel));
         self.by_peer.insert((port, peer), channel);
         Ok(())
@@ -236,6 +242,9 @@ impl Tables {
             return false;
         };
         self.by_peer.remove(&(channel.port, channel.peer));
+        if let Some(entry) = self.ports.get_mut(&channel.port) {
+            entry.channels.remove(&(client, number));
+        }
         true
     }
 
@@ -286,7 +295,7 @@ impl Tables {
             return self.to_client(channel, payload, outbox);
         }
         match self.ports.get(&port) {
-            Some(Port { client: Some(client), permitted }) if permitted.contains(&peer.ip()) => {
+            Some(Port { client: Some(client), permitted, .. }) if permitted.contains(&peer.ip()) => {
                 self.indicate(*client, peer, payload, outbox);
             }
             _ => count(&self.counters.dropped_peer),

@@ -48,6 +48,10 @@ class TurnConfig:
     refusals_per_s: float = 100.0
     refusals_burst: float = 1000.0
 
+    def stranger_rules(self, nonce_key: bytes) -> StrangerRules:
+        """What a forwarder needs of it."""
+        return StrangerRules(nonce_key, self.realm, self.refusals_per_s, self.refusals_burst)
+
     def public_host(self, family: AddressFamily) -> str | None:
         """The address of that family that clients and peers see."""
         return self.public_ipv4 if family == AddressFamily.IPV4 else self.public_ipv6

@@ -92,8 +92,7 @@ class TurnServer:
     @property
     def strangers(self) -> StrangerRules:
         """How a forwarder may answer them by itself, so that they never get here."""
-        config = self._config
-        return StrangerRules(self._nonce_key, config.realm, config.refusals_per_s, config.refusals_burst)
+        return self._config.stranger_rules(self._nonce_key)
 
     @property
     def allocations(self) -> int:
@@ -535,7 +534,7 @@ class TurnServer:
     def _refuse(
         self, client: SocketAddr, request: "_Reply", code: int, key: bytes | None, nonce: bytes | None = None
     ) -> None:
-        self.counters[f"responses_error_{_name(request.method)}_{code}"] += 1
+        self.counters[f"responses_error_{_NAMES.get(request.method, "unknown")}_{code}"] += 1
         reply = stun.Builder(request.method, MessageClass.ERROR, request.transaction_id)
         if key is not None:
             reply.software(self._config.software)  # strangers get what they must have and no byte more
@@ -594,8 +593,4 @@ def _lifetime(request: stun.Message, user: Authenticated) -> int:
 
 
 _SUCCESSES = {method: f"responses_success_{method.name.lower()}" for method in Method}
-_NAMES = {method.value: method.name.lower() for method in Method}
-
-
-def _name(method: int) -> str:
-    return _NAMES.get(method, "unknown")
+_NAMES: dict[int, str] = {method.value: method.name.lower() for method in Method}

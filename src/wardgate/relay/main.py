@@ -131,12 +131,13 @@ class Relay:
     def _turn(self) -> None:
         """One batch; what more there is makes the loop call again, after its other tasks."""
         now = clock.monotonic()
-        self._state.handle_timeout(now)
-        self._drain(now)
+        state, drain = self._state, self._drain
+        state.handle_timeout(now)
+        drain(now)
         for port, source, payload in self._forwarder.poll_upcalls(UPCALL_BATCH):
             try:
-                self._state.handle_upcall(port, SocketAddr(*source), payload, now)
-                self._drain(now)
+                state.handle_upcall(port, SocketAddr(*source), payload, now)
+                drain(now)
             except Exception:
                 self.errors += 1
                 log.exception("upcall lost", total=self.errors)
