@@ -8,7 +8,8 @@ help:
 	@echo "make test    set everything up, then check formatting, types and lints and run all tests"
 	@echo "make dev     the demo's lab, left running, with what to try in it"
 	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (45 minutes; bench/README.md)"
-	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
+	@echo "             make bench-quick takes three minutes"
+	@echo "             make bench-relay: our relay beside coturn's (7 minutes); bench-flood: in a flood of strangers (3)"
 	@echo "             make bench-flows, bench-memory: new flows a second, memory; bench-loop: a flood of first packets"
 	@echo "make connectivity  which NATs can be punched through, and how long a first connection takes (20 minutes)"
 	@echo "             make bench-gaps: how long a ping gets no answer when something breaks (10 minutes)"
@@ -63,6 +64,10 @@ bench-quick: plotting
 .PHONY: bench-relay
 bench-relay: setup
 	@exec $(VENV)/python -m bench.relay
+
+.PHONY: bench-flood
+bench-flood: setup
+	@exec $(VENV)/python -m bench.flood
 
 .PHONY: bench-flows
 bench-flows: setup

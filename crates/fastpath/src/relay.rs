@@ -653,6 +653,31 @@ mod tests {
     }
 
     #[test]
+    fn strangers_are_answered_here_once_that_is_wanted() {
+        let mut tables = tables();
+        tables.answer_strangers(Strangers::new(crate::strangers::Settings {
+            nonce_key: [7; 16],
+            realm: b"firezone".to_vec(),
+            refusals_per_s: 1.0,
+            refusals_burst: 1.0,
+            own: Vec::new(),
+        }));
+        let mut outbox = Outbox::new(true);
+        let binding = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[1; 12]].concat();
+        let allocate = [&[0, 3, 0, 8, 0x21, 0x12, 0xa4, 0x42][..], &[1; 12], &[0, 0x19, 0, 4, 17, 0, 0, 0]].concat();
+
+        for datagram in [&binding, &allocate, &allocate] {
+            assert_eq!(tables.client_datagram(client(), datagram, &mut outbox), Verdict::Done);
+        }
+        assert_eq!(tables.client_datagram(client(), &binding[..19], &mut outbox), Verdict::Upcall);
+
+        let sizes: Vec<_> = sent(&outbox).iter().map(|(port, to, _, bytes)| (*port, *to, bytes.len())).collect();
+        assert_eq!(sizes, [(3478, client(), 32), (3478, client(), 72)]);
+        let counted: Vec<_> = tables.counters.each().filter(|(_, value)| *value > 0).collect();
+        assert_eq!(counted, [("bindings_answered", 1), ("allocates_refused", 1), ("dropped_refusal_limit", 1)]);
+    }
+
+    #[test]
     fn both_ends_may_use_this_relay() {
         let mut tables = tables();
         let other = at("198.51.100.8:40000");

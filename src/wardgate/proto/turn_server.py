@@ -534,7 +534,8 @@ class TurnServer:
     def _refuse(
         self, client: SocketAddr, request: "_Reply", code: int, key: bytes | None, nonce: bytes | None = None
     ) -> None:
-        self.counters[f"responses_error_{_NAMES.get(request.method, "unknown")}_{code}"] += 1
+        name = _NAMES.get(request.method, "unknown")
+        self.counters[f"responses_error_{name}_{code}"] += 1
         reply = stun.Builder(request.method, MessageClass.ERROR, request.transaction_id)
         if key is not None:
             reply.software(self._config.software)  # strangers get what they must have and no byte more
