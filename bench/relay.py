@@ -52,6 +52,8 @@ from wardgate.lab.demo.workplace import Ended, end_on_signals, workplace
 OURS, THEIRS = "wardgate", "coturn"
 LEAST_RATIO, AIMED_RATIO = 5.0, 15.0
 MOST_BYTES = 4096.0
+ROW_HEADS = ("coturn /s", "Gb/s", "ours /s", "Gb/s", "ratio", "least", "most", "coturn busy", "ours busy")
+OVERLOAD_HEADS = ("best /s", "offered /s", "received /s", "of best", "Refreshes answered", "median", "longest")
 PARTS = ("throughput", "time", "overload", "allocations", "memory")
 
 
@@ -153,19 +155,7 @@ def _forward(place: Place, program: Program, options: Options, found: Found) -> 
 def show(found: Found, options: Options) -> None:
     """Tables on the terminal."""
     if found.rows:
-        heads = (
-            "per core",
-            "coturn /s",
-            "Gb/s",
-            "ours /s",
-            "Gb/s",
-            "ratio",
-            "least",
-            "most",
-            "coturn busy",
-            "ours busy",
-        )
-        bars.table(row_heads, [_row_cells(found, row) for row in rows_of(options.allocations)])
+        bars.table(("per core", *ROW_HEADS), [_row_cells(found, row) for row in rows_of(options.allocations)])
     if found.times:
         cells: list[tuple[str, ...]] = []
         for name, values in found.times.items():
@@ -175,17 +165,9 @@ def show(found: Found, options: Options) -> None:
         rate = found.times["without"][0]["rate"]
         bars.table((f"at {rate:,.0f} datagrams a second", "p50, us", "p99, us", "most, us", "arrived"), cells)
     if found.overloads:
-        heads = (
-            "overload",
-            "best /s",
-            "offered /s",
-            "received /s",
-            "of best",
-            "Refreshes answered",
-            "median",
-            "longest",
+        bars.table(
+            ("overload", *OVERLOAD_HEADS), [_overload_cells(name, values) for name, values in found.overloads.items()]
         )
-        bars.table(heads, [_overload_cells(name, values) for name, values in found.overloads.items()])
     if found.churns:
         lines: list[tuple[str, ...]] = []
         for name, churns in found.churns.items():
