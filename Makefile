@@ -9,7 +9,8 @@ help:
 	@echo "make interop the relay under clients that others wrote: aioice, pion, Chromium (downloads them; two minutes, then one)"
 	@echo "make dev     the demo's lab, left running, with what to try in it"
 	@echo "make bench   tunnels compared in the lab: OpenVPN, wireguard-go, gotatun, ours (45 minutes; bench/README.md)"
-	@echo "             make bench-quick takes three minutes; make bench-relay compares relays"
+	@echo "             make bench-quick takes three minutes"
+	@echo "             make bench-relay: our relay beside coturn's (7 minutes); bench-flood: in a flood of strangers (3)"
 	@echo "             make bench-relay-xdp: what a datagram costs a relay in user space and in the kernel"
 	@echo "             make bench-flows, bench-memory: new flows a second, memory; bench-loop: a flood of first packets"
 	@echo "make connectivity  which NATs can be punched through, and how long a first connection takes (20 minutes)"
@@ -77,6 +78,10 @@ bench-relay: setup
 .PHONY: bench-relay-xdp
 bench-relay-xdp: setup
 	@exec $(VENV)/python -m bench.relay_xdp
+
+.PHONY: bench-flood
+bench-flood: setup
+	@exec $(VENV)/python -m bench.flood
 
 .PHONY: bench-flows
 bench-flows: setup

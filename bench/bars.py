@@ -47,10 +47,7 @@ class Bar(NamedTuple):
 
 def write(file_name: str, bars: Sequence[Bar], method: str, samples: Mapping[str, Any]) -> None:
     """Prints the bars and keeps them with every sample, the method and the machine."""
-    for bar in bars:
-        word = "at most" if bar.is_ceiling else "at least"
-        verdict = "holds" if bar.holds else "DOES NOT HOLD"
-        print(f"{bar.name}: {bar.value:,.1f} {bar.unit} ({word} {bar.limit:,g}: {verdict})")
+    show(bars)
     contents = {
         "bars": [bar.as_json() for bar in bars],
         "method": method,
@@ -63,6 +60,14 @@ def write(file_name: str, bars: Sequence[Bar], method: str, samples: Mapping[str
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(contents, indent=1) + "\n")
     temporary.replace(path)
+
+
+def show(bars: Sequence[Bar]) -> None:
+    """Prints the bars."""
+    for bar in bars:
+        word = "at most" if bar.is_ceiling else "at least"
+        verdict = "holds" if bar.holds else "DOES NOT HOLD"
+        print(f"{bar.name}: {bar.value:,.1f} {bar.unit} ({word} {bar.limit:,g}: {verdict})")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -67,6 +67,16 @@ def prepare(contenders: Sequence[str], say: Say) -> dict[str, str]:
     return versions(contenders)
 
 
+def prepare_load(say: Say) -> None:
+    """Makes sure that the load program alone is there.
+
+    Raises:
+        PeerError: It cannot be built.
+    """
+    for peer in peers_for(()):
+        _build(peer, say)
+
+
 def peers_for(contenders: Sequence[str]) -> list[Peer]:
     """What has to be built for these contenders."""
     cargo = ["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", str(HERE / "load/Cargo.toml")]

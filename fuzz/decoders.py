@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from fuzz.relay_server import check_turn_server, check_turn_stream
-from wardgate._fastpath import Engine, PacketUpcall, decode_channel_data
+from wardgate._fastpath import Engine, PacketUpcall, decode_channel_data, judge_stranger
 from wardgate.errors import RemoteProtocolError
 from wardgate.wire import candidates, channel_data, control, dns, icmp_errors, ip, portal, probes, stun, turn, wireguard
 from wardgate.wire.addresses import SocketAddr
@@ -27,7 +27,11 @@ KEY: Final = bytes(range(32))
 
 
 def check_stun(data: bytes) -> None:
-    """A message of STUN, ICE or TURN."""
+    """A message of STUN, ICE or TURN; what the native relay answers by itself is one."""
+    answer = judge_stranger(("198.51.100.7", 9), data, 1.0, nonce_key=KEY[:16], realm="r")
+    assert answer is not True  # who would know the key
+    if isinstance(answer, bytes):
+        assert stun.decode(answer).transaction_id == stun.decode(data).transaction_id
     with suppress(RemoteProtocolError):
         message = stun.decode(data)
         assert message.raw == data

@@ -431,6 +431,21 @@ class DelayLine:
 
 # --- relay ---
 
+def judge_stranger(
+    client: Addr,
+    datagram: bytes,
+    now_s: float,
+    *,
+    nonce_key: bytes,
+    realm: str,
+    nonce_cookie: bytes = b"",
+    algorithms: bytes = b"",
+) -> bytes | bool:
+    """What the forwarder makes of a STUN message that is no Send indication.
+
+    Its answer; or, if it is Python's to judge, whether it has a good nonce, so that it need not wait behind strangers.
+    """
+
 def decode_channel_data(datagram: bytes) -> tuple[int, bytes] | None:
     """Channel and payload as the forwarder reads them; for tests."""
 
@@ -440,7 +455,7 @@ class RelayIo:
 
     A channel that was added carries data both ways, also to another allocation of this relay; indications pass for
     hosts that were permitted. What is neither is dropped and counted, except other STUN messages on the listening port:
-    these are upcalls.
+    these are upcalls, or answered here after `answer_strangers`.
     """
 
     def __init__(
@@ -471,6 +486,22 @@ class RelayIo:
     def start(self) -> None: ...
     def stop(self, timeout_s: float = 1.0) -> bool:
         """Ends the threads, closes every port, detaches from the kernel; whether the threads ended in time."""
+
+    def answer_strangers(
+        self,
+        *,
+        nonce_key: bytes,
+        realm: str,
+        refusals_per_s: float,
+        refusals_burst: float,
+        nonce_cookie: bytes = b"",
+        algorithms: bytes = b"",
+    ) -> None:
+        """From now on plain Binding requests, and Allocates without credentials, are answered without Python.
+
+        Those of TCP and TLS clients, which come from this host itself, are upcalls as before. What has a nonce that is
+        good for its client does not wait behind what has none.
+        """
 
     def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None:
         """Opens the port in each of these families, or in none. Raises OSError."""

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use fastpath::counters::count;
 use fastpath::relay::{AddError, Channel, Counters, Outbox, Send, Tables, Verdict};
+use fastpath::strangers::{self, Strangers};
 use fastpath::upcall::Signal;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
@@ -59,14 +60,32 @@ pub struct Upcall {
     pub payload: Vec<u8>,
 }
 
-/// Datagrams that wait for Python, and how many of them are of each host.
+/// Datagrams that wait for Python, by turns: those of strangers, however many, do not keep those of others waiting.
 #[derive(Default)]
 struct Ring {
+    lanes: [Lane; 2],
+    turn: usize,
+}
+
+impl Ring {
+    fn pop(&mut self) -> Option<Upcall> {
+        self.turn ^= 1;
+        self.lanes[self.turn].pop().or_else(|| self.lanes[self.turn ^ 1].pop())
+    }
+
+    fn len(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+    }
+}
+
+/// Some that wait, and how many of them are of each host.
+#[derive(Default)]
+struct Lane {
     waiting: VecDeque<Upcall>,
     by_host: HashMap<IpAddr, usize>,
 }
 
-impl Ring {
+impl Lane {
     fn push(&mut self, upcall: Upcall) {
         *self.by_host.entry(upcall.source.ip()).or_default() += 1;
         self.waiting.push_back(upcall);
@@ -182,6 +201,13 @@ impl Relay {
         ended
     }
 
+    /// From now on the plain requests of strangers are answered without Python. Our own addresses are added.
+    pub fn answer_strangers(&self, mut settings: strangers::Settings) {
+        let ours = &self.shared.settings;
+        settings.own.extend([ours.bind4.map(IpAddr::V4), ours.bind6.map(IpAddr::V6)].into_iter().flatten());
+        write(&self.shared.tables).answer_strangers(Strangers::new(settings));
+    }
+
     /// Opens an allocation's port in each of these families, or in none.
     ///
     /// # Errors
@@ -270,7 +296,7 @@ impl Relay {
     pub fn poll_upcalls(&self, limit: usize) -> Vec<Upcall> {
         let mut ring = lock(&self.shared.upcalls);
         let taken = std::iter::from_fn(|| ring.pop()).take(limit).collect();
-        if ring.waiting.is_empty() {
+        if ring.len() == 0 {
             self.shared.waiting.clear();
         }
         taken
@@ -406,6 +432,7 @@ impl Shared {
         };
         count(&self.counters.receive_calls);
         let tables = read(&self.tables);
+        tables.tick(monotonic_ms());
         for (slot, meta) in slots.iter().zip(&metas).take(received) {
             let batch = &slot[..meta.len.min(slot.len())];
             let mut rest = batch;
@@ -423,23 +450,27 @@ impl Shared {
     fn datagram(&self, tables: &Tables, port: u16, source: SocketAddr, datagram: &[u8], outbox: &mut Outbox) {
         if port != self.settings.listen_port {
             tables.peer_datagram(port, source, datagram, outbox);
-        } else if tables.client_datagram(source, datagram, outbox) == Verdict::Upcall {
-            self.raise(Upcall { port, source, payload: datagram.to_vec() });
+        } else {
+            match tables.client_datagram(source, datagram, outbox) {
+                Verdict::Done => {}
+                verdict => self.raise(Upcall { port, source, payload: datagram.to_vec() }, verdict == Verdict::Proven),
+            }
         }
     }
 
-    fn raise(&self, upcall: Upcall) {
+    fn raise(&self, upcall: Upcall, is_proven: bool) {
         let mut ring = lock(&self.upcalls);
         let capacity = self.settings.upcall_capacity;
-        if ring.waiting.len() >= capacity {
+        let lane = &mut ring.lanes[usize::from(is_proven)];
+        if lane.waiting.len() >= capacity {
             return count(&self.counters.upcalls_dropped_full);
         }
-        if ring.by_host.get(&upcall.source.ip()).is_some_and(|waiting| waiting * SHARES >= capacity) {
+        if lane.by_host.get(&upcall.source.ip()).is_some_and(|waiting| waiting * SHARES >= capacity) {
             return count(&self.counters.upcalls_dropped_share);
         }
         count(&self.counters.upcalls);
-        ring.push(upcall);
-        if ring.waiting.len() == 1 {
+        lane.push(upcall);
+        if ring.len() == 1 {
             self.waiting.raise();
         }
     }
@@ -569,6 +600,14 @@ fn bind(address: SocketAddr, receive_buffer: i32, gro: bool, is_shared: bool) ->
             set_option(fd, libc::SOL_SOCKET, forced, size).or_else(|_| set_option(fd, libc::SOL_SOCKET, plain, size));
     }
     Ok(Socket { socket: raw.into(), state })
+}
+
+/// Milliseconds of the clock of Python's `time.monotonic`, with which nonces are made.
+fn monotonic_ms() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes into the local value; the clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u64::try_from(time.tv_sec).unwrap_or_default() * 1000 + u64::try_from(time.tv_nsec / 1_000_000).unwrap_or_default()
 }
 
 /// Whether datagrams that do not fit the link are cut up, or refused.

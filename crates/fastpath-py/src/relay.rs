@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use fastpath::relay::AddError;
+use fastpath::strangers::{self, Judgement, Strangers};
 use fastpath_io::relay::{Relay, Settings};
 use fastpath_io::relay_offload::{self, Mode};
 use pyo3::exceptions::{PyKeyError, PyOSError, PyOverflowError, PyValueError};
@@ -39,8 +40,41 @@ pub fn decode_channel_data<'py>(py: Python<'py>, datagram: &[u8]) -> Option<(u16
     fastpath::relay::decode(datagram).map(|(number, payload)| (number, PyBytes::new(py, payload)))
 }
 
+/// What the forwarder does with a STUN message of a stranger at this monotonic time: its answer, `True` if it is for
+/// Python but has a good nonce, `False` if it has none.
+#[pyfunction]
+#[pyo3(signature = (client, datagram, now_s, *, nonce_key, realm, nonce_cookie = Vec::new(), algorithms = Vec::new()))]
+#[expect(clippy::too_many_arguments, reason = "keywords of a function")]
+pub fn judge_stranger<'py>(
+    py: Python<'py>,
+    client: Addr,
+    datagram: &[u8],
+    now_s: f64,
+    nonce_key: [u8; 16],
+    realm: &str,
+    nonce_cookie: Vec<u8>,
+    algorithms: Vec<u8>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let realm = realm.as_bytes().to_vec();
+    let strangers = Strangers::new(strangers::Settings {
+        nonce_key,
+        nonce_cookie,
+        algorithms,
+        realm,
+        refusals_per_s: 1.0,
+        refusals_burst: 1.0,
+        own: Vec::new(),
+    });
+    strangers.tick(Duration::try_from_secs_f64(now_s).unwrap_or_default().as_millis() as u64);
+    Ok(match strangers.judge(to_native(&client)?, datagram) {
+        Judgement::Binding(answer) | Judgement::Refusal(answer) => PyBytes::new(py, &answer).into_any(),
+        judgement => (judgement == Judgement::Proven).into_pyobject(py)?.to_owned().into_any(),
+    })
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(decode_channel_data, module)?)?;
+    module.add_function(wrap_pyfunction!(judge_stranger, module)?)?;
     module.add_class::<RelayIo>()
 }
 
@@ -94,6 +128,27 @@ impl RelayIo {
     fn stop(&self, py: Python<'_>, timeout_s: f64) -> bool {
         let timeout = Duration::try_from_secs_f64(timeout_s).unwrap_or_default();
         py.detach(|| self.0.stop(timeout))
+    }
+
+    #[pyo3(signature = (*, nonce_key, realm, refusals_per_s, refusals_burst, nonce_cookie = Vec::new(), algorithms = Vec::new()))]
+    fn answer_strangers(
+        &self,
+        nonce_key: [u8; 16],
+        realm: &str,
+        refusals_per_s: f64,
+        refusals_burst: f64,
+        nonce_cookie: Vec<u8>,
+        algorithms: Vec<u8>,
+    ) {
+        self.0.answer_strangers(strangers::Settings {
+            nonce_key,
+            nonce_cookie,
+            algorithms,
+            realm: realm.as_bytes().to_vec(),
+            refusals_per_s,
+            refusals_burst,
+            own: Vec::new(),
+        });
     }
 
     #[pyo3(signature = (port, *, ipv4, ipv6))]

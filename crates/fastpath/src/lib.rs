@@ -21,6 +21,7 @@ mod replay;
 pub mod send_queue;
 mod session;
 pub mod split;
+pub mod strangers;
 pub mod tables;
 pub mod tun_path;
 pub mod upcall;

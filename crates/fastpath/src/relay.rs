@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::counters::{add, count};
 use crate::indications;
+use crate::strangers::{Judgement, Strangers};
 
 pub const HEADER_SIZE: usize = 4;
 /// Second byte of the type of a Send indication, the first being 0.
@@ -78,6 +79,13 @@ counters! {
     /// Of these, in Send and Data indications.
     indications_to_peer,
     indications_to_client,
+    /// Binding requests that were answered without Python, and Allocates without credentials that were refused so.
+    bindings_answered,
+    allocates_refused,
+    /// Its network was refused too often.
+    dropped_refusal_limit,
+    /// All strangers together asked too often.
+    dropped_answer_limit,
     upcalls,
     /// The ring was full.
     upcalls_dropped_full,
@@ -114,6 +122,8 @@ pub enum Verdict {
     Done,
     /// It is a STUN message, as it seems.
     Upcall,
+    /// The same, from a client that receives at its address, as its nonce proves.
+    Proven,
 }
 
 /// Whose an allocation's port is, and what it may exchange without a channel.
@@ -121,6 +131,8 @@ pub enum Verdict {
 struct Port {
     client: Option<SocketAddr>,
     permitted: HashSet<IpAddr>,
+    /// By client and number.
+    channels: HashSet<(SocketAddr, u16)>,
 }
 
 /// Which channels there are, by both of their ends.
@@ -130,6 +142,7 @@ pub struct Tables {
     ports: HashMap<u16, Port>,
     /// Clients that have permissions.
     port_by_client: HashMap<SocketAddr, u16>,
+    strangers: Option<Strangers>,
     transactions: AtomicU64,
     random: RandomState,
     by_client: HashMap<(SocketAddr, u16), Arc<Channel>>,
@@ -146,11 +159,24 @@ impl Tables {
             public,
             ports: HashMap::new(),
             port_by_client: HashMap::new(),
+            strangers: None,
             transactions: AtomicU64::new(0),
             random: RandomState::new(),
             by_client: HashMap::new(),
             by_peer: HashMap::new(),
             counters: Arc::default(),
+        }
+    }
+
+    /// From now on the plain requests of strangers are answered here; until then, all of STUN is an upcall.
+    pub fn answer_strangers(&mut self, strangers: Strangers) {
+        self.strangers = Some(strangers);
+    }
+
+    /// Tells the time to those who answer strangers.
+    pub fn tick(&self, now_ms: u64) {
+        if let Some(strangers) = &self.strangers {
+            strangers.tick(now_ms);
         }
     }
 
@@ -167,8 +193,11 @@ impl Tables {
         if let Some(client) = removed.client {
             self.port_by_client.remove(&client);
         }
-        self.by_client.retain(|_, channel| channel.port != port);
-        self.by_peer.retain(|(own, _), _| *own != port);
+        for key in &removed.channels {
+            if let Some(channel) = self.by_client.remove(key) {
+                self.by_peer.remove(&(port, channel.peer));
+            }
+        }
         true
     }
 
@@ -183,9 +212,9 @@ impl Tables {
         port: u16,
         peer: SocketAddr,
     ) -> Result<(), AddError> {
-        if !self.ports.contains_key(&port) {
+        let Some(entry) = self.ports.get_mut(&port) else {
             return Err(AddError::NoSuchPort);
-        }
+        };
         let of_client = self.by_client.get(&(client, number));
         let of_peer = self.by_peer.get(&(port, peer));
         match (of_client, of_peer) {
@@ -202,6 +231,7 @@ impl Tables {
             to_peer: Traffic::default(),
             to_client: Traffic::default(),
         });
+        entry.channels.insert((client, number));
         self.by_client.insert((client, number), Arc::clone(&channel));
         self.by_peer.insert((port, peer), channel);
         Ok(())
@@ -212,6 +242,9 @@ impl Tables {
             return false;
         };
         self.by_peer.remove(&(channel.port, channel.peer));
+        if let Some(entry) = self.ports.get_mut(&channel.port) {
+            entry.channels.remove(&(client, number));
+        }
         true
     }
 
@@ -250,7 +283,7 @@ impl Tables {
         match datagram.first() {
             _ if client.port() == 0 => count(&counters.dropped_source_port),
             Some(0) if datagram.get(1) == Some(&SEND_INDICATION) => return self.indication(client, datagram, outbox),
-            Some(0..=3) => return Verdict::Upcall,
+            Some(0..=3) => return self.request(client, datagram, outbox),
             Some(0x40..=0x7f) => match decode(datagram) {
                 Some((number, payload)) => self.channel_data(client, number, payload, outbox),
                 None => count(&counters.dropped_malformed),
@@ -266,7 +299,7 @@ impl Tables {
             return self.to_client(channel, payload, outbox);
         }
         match self.ports.get(&port) {
-            Some(Port { client: Some(client), permitted }) if permitted.contains(&peer.ip()) => {
+            Some(Port { client: Some(client), permitted, .. }) if permitted.contains(&peer.ip()) => {
                 self.indicate(*client, peer, payload, outbox);
             }
             _ => count(&self.counters.dropped_peer),
@@ -279,6 +312,25 @@ impl Tables {
         };
         channel.to_peer.count(payload.len());
         self.to_peer(channel.port, channel.peer, payload, outbox);
+    }
+
+    fn request(&self, client: SocketAddr, datagram: &[u8], outbox: &mut Outbox) -> Verdict {
+        let counters = &*self.counters;
+        match self.strangers.as_ref().map_or(Judgement::Other, |strangers| strangers.judge(client, datagram)) {
+            Judgement::Other => return Verdict::Upcall,
+            Judgement::Proven => return Verdict::Proven,
+            Judgement::Limited => count(&counters.dropped_refusal_limit),
+            Judgement::Overrun => count(&counters.dropped_answer_limit),
+            Judgement::Binding(answer) => {
+                count(&counters.bindings_answered);
+                outbox.push(self.listen_port, client, &[], &answer, &[]);
+            }
+            Judgement::Refusal(answer) => {
+                count(&counters.allocates_refused);
+                outbox.push(self.listen_port, client, &[], &answer, &[]);
+            }
+        }
+        Verdict::Done
     }
 
     /// Takes a Send indication; one with anything unusual in it is for Python to judge.
@@ -602,6 +654,33 @@ mod tests {
     fn stun_is_an_upcall() {
         let mut outbox = Outbox::new(true);
         assert_eq!(tables().client_datagram(client(), &[0, 1, 0, 0], &mut outbox), Verdict::Upcall);
+    }
+
+    #[test]
+    fn strangers_are_answered_here_once_that_is_wanted() {
+        let mut tables = tables();
+        tables.answer_strangers(Strangers::new(crate::strangers::Settings {
+            nonce_key: [7; 16],
+            nonce_cookie: Vec::new(),
+            algorithms: Vec::new(),
+            realm: b"firezone".to_vec(),
+            refusals_per_s: 1.0,
+            refusals_burst: 1.0,
+            own: Vec::new(),
+        }));
+        let mut outbox = Outbox::new(true);
+        let binding = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[1; 12]].concat();
+        let allocate = [&[0, 3, 0, 8, 0x21, 0x12, 0xa4, 0x42][..], &[1; 12], &[0, 0x19, 0, 4, 17, 0, 0, 0]].concat();
+
+        for datagram in [&binding, &allocate, &allocate] {
+            assert_eq!(tables.client_datagram(client(), datagram, &mut outbox), Verdict::Done);
+        }
+        assert_eq!(tables.client_datagram(client(), &binding[..19], &mut outbox), Verdict::Upcall);
+
+        let sizes: Vec<_> = sent(&outbox).iter().map(|(port, to, _, bytes)| (*port, *to, bytes.len())).collect();
+        assert_eq!(sizes, [(3478, client(), 32), (3478, client(), 72)]);
+        let counted: Vec<_> = tables.counters.each().filter(|(_, value)| *value > 0).collect();
+        assert_eq!(counted, [("bindings_answered", 1), ("allocates_refused", 1), ("dropped_refusal_limit", 1)]);
     }
 
     #[test]

@@ -50,6 +50,18 @@ class RelaySockets:
         """Never: the kernel forwards for the native forwarder alone."""
         return False
 
+    def answer_strangers(
+        self,
+        *,
+        nonce_key: bytes,
+        realm: str,
+        refusals_per_s: float,
+        refusals_burst: float,
+        nonce_cookie: bytes = b"",
+        algorithms: bytes = b"",
+    ) -> None:
+        """Nothing to answer here: all of STUN is an upcall."""
+
     def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None:
         """Opens the port in each of these families, or in none.
 

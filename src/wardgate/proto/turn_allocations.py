@@ -6,11 +6,10 @@ Source: RFC 8656, sections 3 and 7.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, ip_address
 
 from wardgate.proto.turn_auth import Authenticated
 from wardgate.wire import turn
-from wardgate.wire.addresses import RandomBytes, SocketAddr
+from wardgate.wire.addresses import RandomBytes, SocketAddr, packed
 from wardgate.wire.stun import AddressFamily
 
 RANDOM_DRAWS = 16  # then one port after the other, so that a full range is found out
@@ -214,8 +213,7 @@ class Allocations:
 
 def source_of(client: SocketAddr) -> str:
     """What counts as one source: an IPv4 address, or the /64 of an IPv6 address."""
-    ip = ip_address(client.host)
-    return client.host if isinstance(ip, IPv4Address) else ip.packed[:8].hex()
+    return packed(client.host)[:8].hex() if client.is_ipv6 else client.host
 
 
 def family_of(address: SocketAddr) -> AddressFamily:

@@ -95,13 +95,15 @@ class StaticUsers:
 
     def __init__(self, passwords: Mapping[str, str]) -> None:
         self._passwords = dict(passwords)
+        self._claims: dict[tuple[str, str, PasswordAlgorithm], Claim] = {}
 
     def claim(self, username: str, realm: str, algorithm: PasswordAlgorithm) -> Claim | None:
         """Whoever has a password."""
-        password = self._passwords.get(username)
-        if password is None:
-            return None
-        return Claim(username, turn.long_term_key(username, password, realm, algorithm))
+        claim = self._claims.get((username, realm, algorithm))
+        if claim is None and (password := self._passwords.get(username)) is not None:
+            claim = Claim(username, turn.long_term_key(username, password, realm, algorithm))
+            self._claims[username, realm, algorithm] = claim
+        return claim
 
     def names(self) -> Iterable[str]:
         """All of them."""

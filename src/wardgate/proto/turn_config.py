@@ -7,6 +7,25 @@ from wardgate.wire.stun import AddressFamily
 
 
 @dataclass(frozen=True, slots=True)
+class StrangerRules:
+    """What a forwarder has to know to answer strangers with the bytes of the TURN server.
+
+    Attributes:
+        nonce_key: What nonces are made with.
+        nonce_cookie: What they begin with.
+        algorithms: The value of PASSWORD-ALGORITHMS in refusals; empty for none.
+        refusals_per_s, refusals_burst: As in `TurnConfig`.
+    """
+
+    nonce_key: bytes
+    realm: str
+    refusals_per_s: float
+    refusals_burst: float
+    nonce_cookie: bytes = b""
+    algorithms: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class TurnConfig:
     """What one relay offers; `public_ipv4` or `public_ipv6` must be there.
 
@@ -32,6 +51,11 @@ class TurnConfig:
     max_per_source: int = 4096
     refusals_per_s: float = 100.0
     refusals_burst: float = 1000.0
+
+    def stranger_rules(self, nonce_key: bytes, nonce_cookie: bytes, algorithms: bytes) -> StrangerRules:
+        """What a forwarder needs of it."""
+        rates = (self.refusals_per_s, self.refusals_burst)
+        return StrangerRules(nonce_key, self.realm, *rates, nonce_cookie, algorithms)
 
     def public_host(self, family: AddressFamily) -> str | None:
         """The address of that family that clients and peers see."""

@@ -6,7 +6,8 @@ size in which a keyed hash says the place: sources share buckets, none makes it 
 
 from array import array
 from hashlib import blake2s
-from ipaddress import ip_address
+
+from wardgate.wire.addresses import packed
 
 _IPV4_PREFIX_BYTES = 3
 _IPV6_PREFIX_BYTES = 7
@@ -31,8 +32,8 @@ class AnswerLimit:
 
     def take(self, host: str, now: float) -> bool:
         """Whether one more answer may go to `host`."""
-        packed = ip_address(host).packed
-        prefix = packed[: _IPV4_PREFIX_BYTES if len(packed) == 4 else _IPV6_PREFIX_BYTES]
+        address = packed(host)
+        prefix = address[: _IPV4_PREFIX_BYTES if len(address) == 4 else _IPV6_PREFIX_BYTES]
         place = int.from_bytes(blake2s(prefix, key=self._key, digest_size=8).digest(), "big") % len(self._level)
         level = min(self._burst, self._level[place] + max(0.0, now - self._at[place]) * self._per_s)
         self._at[place] = now

@@ -37,6 +37,8 @@ def lifetime_of(request: stun.Message, user: Authenticated) -> int:
     return max(least, min(asked, turn.MAX_LIFETIME_S))
 
 
+SUCCESSES = {method: f"responses_success_{method.name.lower()}" for method in Method}
+"""What successful answers are counted as."""
 _NAMES = {method.value: method.name.lower() for method in Method}
 
 

@@ -25,7 +25,7 @@ from wardgate.proto.turn_auth import (
     Users,
     cookie_for,
 )
-from wardgate.proto.turn_config import TurnConfig
+from wardgate.proto.turn_config import StrangerRules, TurnConfig
 from wardgate.proto.turn_events import (
     AddChannel,
     AddPermission,
@@ -37,7 +37,15 @@ from wardgate.proto.turn_events import (
 )
 from wardgate.proto.turn_limits import AnswerLimit
 from wardgate.proto.turn_peers import PeerRules
-from wardgate.proto.turn_requests import METHODS, Reply, check_owner, is_bad_request, lifetime_of, method_name
+from wardgate.proto.turn_requests import (
+    METHODS,
+    SUCCESSES,
+    Reply,
+    check_owner,
+    is_bad_request,
+    lifetime_of,
+    method_name,
+)
 from wardgate.wire import channel_data, stun, turn
 from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit, WholeTransmit
 from wardgate.wire.stun import AddressFamily, MessageClass, Method
@@ -83,7 +91,8 @@ class TurnServer:
         self._config = config
         self._random_bytes = random_bytes
         users = (Devices(stamp_secret),) if isinstance(stamp_secret, str) else stamp_secret
-        self._auth = Authenticator(users, config.realm, epoch, Nonces(random_bytes(16), cookie_for(users)))
+        self._nonce_key, self._cookie = random_bytes(16), cookie_for(users)
+        self._auth = Authenticator(users, config.realm, epoch, Nonces(self._nonce_key, self._cookie))
         self._limit = AnswerLimit(random_bytes(16), per_s=config.refusals_per_s, burst=config.refusals_burst)
         self._peers = PeerRules(
             public=config.public_hosts(),
@@ -96,6 +105,12 @@ class TurnServer:
         self._deadlines: Deadlines[SocketAddr | _ChannelKey | _PermissionKey | _Token] = Deadlines()
         self._events: deque[TurnEvent] = deque()
         self._transmits: deque[Transmit] = deque()
+
+    @property
+    def strangers(self) -> StrangerRules:
+        """How a forwarder may answer them by itself, so that they never get here."""
+        algorithms = turn.PASSWORD_ALGORITHMS if self._auth.offers_algorithms else b""
+        return self._config.stranger_rules(self._nonce_key, self._cookie, algorithms)
 
     @property
     def allocations(self) -> int:
@@ -516,7 +531,7 @@ class TurnServer:
         return stun.Builder(request.method, message_class, request.transaction_id).software(self._config.software)
 
     def _succeed(self, client: SocketAddr, method: Method, datagram: bytes) -> None:
-        self.counters[f"responses_success_{method.name.lower()}"] += 1
+        self.counters[SUCCESSES[method]] += 1
         self._send(client, datagram)
 
     def _refuse_unknown(

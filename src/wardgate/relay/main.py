@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -58,6 +59,16 @@ class Forwarder(Protocol):
 
     def start(self) -> None: ...
     def stop(self, timeout_s: float = ...) -> object: ...
+    def answer_strangers(
+        self,
+        *,
+        nonce_key: bytes,
+        realm: str,
+        refusals_per_s: float,
+        refusals_burst: float,
+        nonce_cookie: bytes = ...,
+        algorithms: bytes = ...,
+    ) -> None: ...
     def open_allocation(self, port: int, *, ipv4: bool, ipv6: bool) -> None: ...
     def close_allocation(self, port: int, *, ipv4: bool = ..., ipv6: bool = ...) -> bool: ...
     def add_channel(self, client: Addr, channel: int, port: int, peer: Addr) -> None: ...
@@ -80,6 +91,7 @@ class Relay:
         self._state = state
         self._forwarder = forwarder
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[str] = self._loop.create_future()
         self.errors = 0
@@ -129,12 +141,13 @@ class Relay:
     def _turn(self) -> None:
         """One batch; what more there is makes the loop call again, after its other tasks."""
         now = clock.monotonic()
-        self._state.handle_timeout(now)
-        self._drain(now)
+        state, drain = self._state, self._drain
+        state.handle_timeout(now)
+        drain(now)
         for port, source, payload in self._forwarder.poll_upcalls(UPCALL_BATCH):
             try:
-                self._state.handle_upcall(port, SocketAddr(*source), payload, now)
-                self._drain(now)
+                state.handle_upcall(port, SocketAddr(*source), payload, now)
+                drain(now)
             except Exception:
                 self.errors += 1
                 log.exception("upcall lost", total=self.errors)
@@ -144,12 +157,17 @@ class Relay:
         self._schedule(now)
 
     def _schedule(self, now: float) -> None:
+        deadline = self._state.poll_timeout()
+        if deadline is None or deadline >= self._wakes_at:
+            return  # waking too early is harmless, and cheaper than another timer for each request
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        deadline = self._state.poll_timeout()
-        if deadline is not None:
-            self._timer = self._loop.call_later(max(0.0, deadline - now), self._turn)
+        self._wakes_at = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - now), self._wake)
+
+    def _wake(self) -> None:
+        self._timer, self._wakes_at = None, math.inf
+        self._turn()
 
     def _drain(self, now: float) -> None:
         while (event := self._state.poll_event()) is not None:
@@ -212,6 +230,15 @@ async def serve(settings: RelaySettings, own_hosts: tuple[str, ...]) -> str | No
         is_alone=settings.is_alone,
     )
     forwarder = _open_forwarder(settings)
+    rules = state.strangers
+    forwarder.answer_strangers(
+        nonce_key=rules.nonce_key,
+        realm=rules.realm,
+        refusals_per_s=rules.refusals_per_s,
+        refusals_burst=rules.refusals_burst,
+        nonce_cookie=rules.nonce_cookie,
+        algorithms=rules.algorithms,
+    )
     relay = Relay(state, forwarder)
     streamed: Counter[str] = Counter()
     streams = RelayStreams(relay, _places(settings), streamed)

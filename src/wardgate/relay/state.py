@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from wardgate.ids import RelayId
 from wardgate.proto.turn_auth import Devices, Users
-from wardgate.proto.turn_config import TurnConfig
+from wardgate.proto.turn_config import StrangerRules, TurnConfig
 from wardgate.proto.turn_events import TurnEvent
 from wardgate.proto.turn_server import TurnServer
 from wardgate.wire.addresses import RandomBytes, SocketAddr, Transmit
@@ -67,6 +67,11 @@ class RelayState:
     def join_payload(self) -> Json:
         """What the portal is told when the relay joins; holds the secret."""
         return RelayJoin(stamp_secret=self._stamp_secret).payload()
+
+    @property
+    def strangers(self) -> StrangerRules:
+        """How the forwarder is to answer whoever has not shown who it is."""
+        return self._turn.strangers
 
     def handle_portal_up(self) -> None:
         """The portal confirmed the join."""
