@@ -23,6 +23,7 @@ MAX_CONNECTIONS: Final = 4096
 MAX_PER_SOURCE: Final = 256  # connections of one IPv4 address or IPv6 /64
 MAX_BUFFERED: Final = 1 << 20  # bytes that wait for a client that does not read; more is lost, as datagrams are
 IDLE_S: Final = 30.0  # how long a client may be connected without an allocation
+HANDSHAKE_S: Final = 10.0
 READ_SIZE: Final = 65536
 _STUN_HEADER, _CHANNEL_HEADER = 20, 4
 
@@ -110,7 +111,13 @@ class RelayStreams:
         try:
             for host in hosts:
                 server = await asyncio.start_server(
-                    self._serve, host, port, ssl=context, limit=READ_SIZE, reuse_address=True
+                    self._serve,
+                    host,
+                    port,
+                    ssl=context,
+                    ssl_handshake_timeout=None if context is None else HANDSHAKE_S,
+                    limit=READ_SIZE,
+                    reuse_address=True,
                 )
                 self._servers.append(server)
         except OSError as error:
@@ -204,6 +211,5 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
-    with contextlib.suppress(NotImplementedError):
-        context.set_alpn_protocols(["stun.turn"])  # RFC 7443
+    context.set_alpn_protocols(["stun.turn"])  # RFC 7443
     return context

@@ -122,7 +122,7 @@ class SharedSecretUsers:
         if not expiry.isascii() or not expiry.isdigit() or len(expiry) > 20:
             return None
         key = turn.long_term_key(username, turn.shared_secret_password(self._secret, username), realm, algorithm)
-        return Claim(name or expiry, key, int(expiry))
+        return Claim(f"shared:{name or expiry}", key, int(expiry))  # whatever it is called, no static user
 
     def names(self) -> None:
         """The application knows them."""

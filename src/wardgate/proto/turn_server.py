@@ -312,6 +312,7 @@ class TurnServer:
                 lacks=None if user.is_device else lacks,
                 token=token,
                 is_even=request.even_port is not None,
+                attempts=1 if request.reservation_token is None else PORT_ATTEMPTS,  # that port or none
             )
         )
 

@@ -11,7 +11,7 @@ from tests.unit.proto.turn_client import CONTROL, EPOCH, PUBLIC_V4, PUBLIC_V6, C
 from wardgate.proto import turn_server
 from wardgate.proto.turn_auth import Devices, SharedSecretUsers, StaticUsers, Users
 from wardgate.proto.turn_config import TurnConfig
-from wardgate.proto.turn_events import AddPermission, ClosePort, RemoveChannel, RemovePermission
+from wardgate.proto.turn_events import AddPermission, ClosePort, OpenPort, RemoveChannel, RemovePermission
 from wardgate.proto.turn_server import TurnServer
 from wardgate.wire import channel_data, stun, turn
 from wardgate.wire.addresses import SocketAddr, Transmit, WholeTransmit
@@ -212,6 +212,15 @@ def test_a_relay_may_know_devices_and_users_at_once() -> None:
     assert User(host, OTHER).allocate().host == PUBLIC_V4
 
 
+def test_a_name_that_an_application_gives_is_no_static_users() -> None:
+    host = new_host()
+    User(host).allocate()
+    name = f"{int(EPOCH) + 100}:alice"
+    other = User(host, CLIENT, name, turn.shared_secret_password("north", name))
+
+    assert code_of(other.ask(other.builder(Method.REFRESH).lifetime(0))) == 441
+
+
 def test_an_allocation_is_its_users_alone() -> None:
     host = new_host()
     alice, bob = User(host), User(host, CLIENT, "bob", "builder")
@@ -264,6 +273,17 @@ def test_an_even_port_is_even_and_the_next_one_is_kept_for_its_token() -> None:
     assert second.relayed_addresses[0].port == port + 1
     third = User(host, SocketAddr("198.51.100.9", 1))
     assert code_of(third.ask(third.allocating().reservation_token(answer.reservation_token))) == 508
+
+
+def test_a_reserved_port_that_cannot_be_opened_is_not_replaced_by_another() -> None:
+    host = new_host()
+    alice, again = User(host), User(host, OTHER)
+    token = alice.ask(alice.allocating().even_port(reserve_next=True)).reservation_token
+    assert token is not None
+    host.refuse_ports = True
+
+    assert code_of(again.ask(again.allocating().reservation_token(token))) == 508
+    assert sum(isinstance(event, OpenPort) for event in host.events) == 2
 
 
 def test_a_reserved_port_is_free_again_after_thirty_seconds() -> None:

@@ -24,6 +24,16 @@ def test_good_settings_pass_and_make_the_url() -> None:
     )
 
 
+def test_nothing_is_relayed_to_addresses_of_the_host_itself() -> None:
+    config = GOOD.turn_config(("198.51.100.77",))
+
+    assert config.own_hosts == ("198.51.100.77",)
+    assert config.realm == "firezone"
+    alone = replace(GOOD, api_url="", passwords={"a": "b"})
+    alone.check()
+    assert alone.turn_config(()).realm == "wardgate"
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
