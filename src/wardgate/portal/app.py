@@ -46,7 +46,7 @@ def create_app(
         SettingError: The database is not ours, or of a newer version.
     """
     clock = clock or SystemClock()
-    hub = Hub(settings, Database(settings.database, clock), clock)
+    hub = Hub(settings, Database(settings.database, clock, settings.secret_key_text), clock)
     if configure:
         configure(hub)
     state = _State()

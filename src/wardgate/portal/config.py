@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from wardgate.errors import SettingError
@@ -29,6 +29,7 @@ class Settings(BaseSettings):
 
     listen: str = Field("127.0.0.1:8080", validation_alias=_env("listen"))
     database: str = Field(_DEFAULT_DATABASE, validation_alias=_env("database", "DATABASE_URL"))
+    secret_key: SecretStr | None = Field(None, validation_alias=_env("secret_key"))
     external_url: str | None = Field(None, validation_alias=_env("external_url", "API_EXTERNAL_URL"))
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("trusted_proxies", "PHOENIX_EXTERNAL_TRUSTED_PROXIES")
@@ -89,6 +90,11 @@ class Settings(BaseSettings):
     def port(self) -> int:
         """The port to listen on; 0 takes any."""
         return int(self.listen.rpartition(":")[2])
+
+    @property
+    def secret_key_text(self) -> str | None:
+        """The key that seals secrets in the database, as base64."""
+        return self.secret_key.get_secret_value() if self.secret_key else None
 
     @property
     def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -240,7 +240,7 @@ def _run(database: str | None, work: Callable[[Database], Awaitable[_T]], *, may
     configure_logging("warning")
 
     async def run() -> _T:
-        db = Database(settings.database, SystemClock())
+        db = Database(settings.database, SystemClock(), settings.secret_key_text)
         try:
             if db.is_missing and not may_create:
                 raise SettingError(f"database: {settings.database} does not exist; `wardgate portal setup` makes one")

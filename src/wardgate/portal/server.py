@@ -28,7 +28,7 @@ def run(settings: Settings) -> None:
 
 async def _prepare(settings: Settings) -> None:
     """Finds what is wrong with the database before anything listens."""
-    db = Database(settings.database, SystemClock())
+    db = Database(settings.database, SystemClock(), settings.secret_key_text)
     try:
         await db.prepare()
     finally:

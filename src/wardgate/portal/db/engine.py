@@ -6,6 +6,7 @@ SQLite runs in WAL mode with one writer at a time; who waits for the writer wait
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from wardgate.errors import SettingError
 from wardgate.portal.clock import Clock
+from wardgate.portal.db.keyring import Keyring, decode_key, key_file_of, load_or_create
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sqlite_file import NEWEST_VERSION, checked_version
 from wardgate.portal.domain.subjects import Subject
@@ -26,8 +28,11 @@ _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+async
 class Database:
     """The portal's tables, behind scopes and units of work."""
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    def __init__(self, url: str, clock: Clock, secret_key: str | None = None) -> None:
         """Checks the file; nothing is opened or changed yet.
+
+        Args:
+            secret_key: Base64 of the key that seals secrets; an SQLite file without one gets a key file beside it.
 
         Raises:
             SettingError: The URL is not one of a database, or the file is not ours or from a newer version.
@@ -40,7 +45,21 @@ class Database:
         self._engine = _create_engine(parsed, self.is_sqlite)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._writer = asyncio.Lock() if self.is_sqlite else None
+        self._secret_key = decode_key(secret_key) if secret_key else None
         self.commit_listeners: list[Callable[[], None]] = []
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """What seals and opens the secrets of this database.
+
+        Raises:
+            SettingError: There is no key, and no place where one could be made.
+        """
+        if self._secret_key is not None:
+            return Keyring(self._secret_key)
+        if self._path is None:
+            raise SettingError("secret_key: needed with this database: base64 of 32 bytes, the same for every portal")
+        return Keyring(load_or_create(key_file_of(self._path)))
 
     async def migrate(self) -> None:
         """Brings the tables to this version.
@@ -76,7 +95,9 @@ class Database:
         """
         if self.is_sqlite:
             await self.migrate()
+            assert self.keyring  # makes it while there is somebody to read what is wrong
             return
+        assert self.keyring
         from wardgate.portal.db.migrate import is_current
 
         try:
@@ -95,7 +116,7 @@ class Database:
     async def scoped(self, subject: Subject) -> AsyncIterator[Scope]:
         """Reads in the subject's account."""
         async with self._sessions() as session:
-            yield Scope(session, subject)
+            yield Scope(session, subject, self.keyring)
 
     @asynccontextmanager
     async def unscoped(self) -> AsyncIterator[AsyncSession]:
@@ -118,7 +139,7 @@ class Database:
         """
         async with self._writer or nullcontext():
             async with self._write_session() as session:
-                unit = UnitOfWork(session, subject, self._clock.utc_now())
+                unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring)
                 yield unit
                 await unit.record()
                 await session.commit()

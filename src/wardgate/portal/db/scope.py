@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from wardgate.errors import InvalidInput, NotFound
 from wardgate.ids import AccountId
+from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.tables import (
     NOT_AUDITED,
     REDACTED,
@@ -40,11 +41,16 @@ TAKEN: Final = "has already been taken"
 
 
 class Scope:
-    """Reads the rows of one account."""
+    """Reads the rows of one account.
 
-    def __init__(self, session: AsyncSession, subject: Subject) -> None:
+    Attributes:
+        keyring: Opens the secrets in them.
+    """
+
+    def __init__(self, session: AsyncSession, subject: Subject, keyring: Keyring) -> None:
         self.session = session
         self.subject = subject
+        self.keyring = keyring
 
     @property
     def account_id(self) -> AccountId:
@@ -101,8 +107,8 @@ class Change:
 class UnitOfWork(Scope):
     """Changes rows of one account in one transaction."""
 
-    def __init__(self, session: AsyncSession, subject: Subject, at: datetime) -> None:
-        super().__init__(session, subject)
+    def __init__(self, session: AsyncSession, subject: Subject, at: datetime, keyring: Keyring) -> None:
+        super().__init__(session, subject, keyring)
         self.at = at
         self.committed: list[Callable[[], None]] = []
         self._changes: list[Change] = []
