@@ -49,6 +49,10 @@ class InvalidInput(WardgateError):
         self.fields = fields
 
 
+class DatabaseUnavailable(WardgateError):
+    """The database is away, full, read-only or too busy: a later try may do."""
+
+
 class SettingError(WardgateError):
     """A setting is missing or wrong; programs end with exit status 2 and this text."""
 

@@ -46,7 +46,7 @@ def create_app(
         SettingError: The database is not ours, or of a newer version.
     """
     clock = clock or SystemClock()
-    hub = Hub(settings, Database(settings.database, clock, settings.secret_key_text), clock)
+    hub = Hub(settings, open_database(settings, clock), clock)
     if configure:
         configure(hub)
     state = _State()
@@ -73,6 +73,21 @@ def create_app(
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
     mount(app, ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip))
     return app
+
+
+def open_database(settings: Settings, clock: Clock) -> Database:
+    """The database of the settings, with their limits.
+
+    Raises:
+        SettingError: It is not ours, or of a newer version.
+    """
+    return Database(
+        settings.database,
+        clock,
+        settings.secret_key_text,
+        pool=settings.database_pool,
+        timeout_s=settings.database_timeout,
+    )
 
 
 def _add_health(app: FastAPI, hub: Hub, state: _State) -> None:

@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from wardgate.errors import Conflict, Forbidden, InvalidInput, NotFound
+from wardgate.errors import Conflict, DatabaseUnavailable, Forbidden, InvalidInput, NotFound
 from wardgate.portal.api.context import TooManyRequests, Unauthorized
 
+log = structlog.get_logger("wardgate.portal")
 MEDIA_TYPE = "application/problem+json"
 STATUS_OF: Mapping[type[Exception], int] = {
     Unauthorized: 401,
@@ -21,7 +23,9 @@ STATUS_OF: Mapping[type[Exception], int] = {
     Conflict: 409,
     InvalidInput: 422,
     TooManyRequests: 429,
+    DatabaseUnavailable: 503,
 }
+DATABASE_RETRY_S = 5
 
 
 class BadRequest(HTTPException):
@@ -52,6 +56,9 @@ def install(app: FastAPI) -> None:
 
 async def _domain_error(request: Request, error: Exception) -> JSONResponse:
     headers = {"Retry-After": str(math.ceil(error.retry_after_s))} if isinstance(error, TooManyRequests) else None
+    if isinstance(error, DatabaseUnavailable):
+        log.warning("a request found the database unavailable", path=request.url.path, why=str(error))
+        headers = {"Retry-After": str(DATABASE_RETRY_S)}
     if isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer"}
     if isinstance(error, InvalidInput):

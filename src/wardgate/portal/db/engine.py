@@ -1,50 +1,64 @@
 """Opening a database: only ours, never a newer one, and migrated before use.
 
-SQLite runs in WAL mode with one writer at a time; who waits for the writer waits in the event loop, not in a thread.
+SQLite runs in WAL mode with one writer at a time; PostgreSQL has one writer for each account. Who waits for a writer
+waits in the event loop, not in a thread.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import Connection, event, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from wardgate.errors import SettingError
+from wardgate.errors import DatabaseUnavailable, SettingError
 from wardgate.portal.clock import Clock
+from wardgate.portal.db.connecting import DEFAULT_POOL, DEFAULT_TIMEOUT_S, create_engine, parse_url
 from wardgate.portal.db.keyring import Keyring, decode_key, key_file_of, load_or_create
+from wardgate.portal.db.locks import AccountLocks
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sqlite_file import NEWEST_VERSION, checked_version
+from wardgate.portal.db.trouble import translated, why_unavailable
 from wardgate.portal.domain.subjects import Subject
 
-_DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+_HEALTH_WAIT_S = 3.0
 
 
 class Database:
     """The portal's tables, behind scopes and units of work."""
 
-    def __init__(self, url: str, clock: Clock, secret_key: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        secret_key: str | None = None,
+        *,
+        pool: int = DEFAULT_POOL,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
         """Checks the file; nothing is opened or changed yet.
 
         Args:
             secret_key: Base64 of the key that seals secrets; an SQLite file without one gets a key file beside it.
+            pool: Connections that are kept; as many more are opened for a burst.
+            timeout_s: How long a statement may take; 0 for no limit.
 
         Raises:
             SettingError: The URL is not one of a database, or the file is not ours or from a newer version.
         """
-        parsed = _parse(url)
+        parsed = parse_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self._path = Path(parsed.database) if self.is_sqlite and parsed.database else None
         self._version = checked_version(self._path) if self._path else 0
         self._clock = clock
-        self._engine = _create_engine(parsed, self.is_sqlite)
+        self._engine = create_engine(parsed, pool, timeout_s)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._writer = asyncio.Lock() if self.is_sqlite else None
+        self._locks = AccountLocks()
         self._secret_key = decode_key(secret_key) if secret_key else None
         self.commit_listeners: list[Callable[[], None]] = []
 
@@ -114,31 +128,42 @@ class Database:
 
     @asynccontextmanager
     async def scoped(self, subject: Subject) -> AsyncIterator[Scope]:
-        """Reads in the subject's account."""
-        async with self._sessions() as session:
+        """Reads in the subject's account.
+
+        Raises:
+            DatabaseUnavailable: It is away, or too busy; so say all four of these.
+        """
+        async with translated(), self._session() as session:
             yield Scope(session, subject, self.keyring)
 
     @asynccontextmanager
     async def unscoped(self) -> AsyncIterator[AsyncSession]:
         """Reads and writes across accounts: for system code that has no subject yet."""
-        async with self._sessions() as session:
+        async with translated(), self._session() as session:
             yield session
 
     @asynccontextmanager
     async def unscoped_write(self) -> AsyncIterator[AsyncSession]:
         """Writes outside of any account, and commits; such changes reach no channel."""
-        async with self._writer or nullcontext(), self._write_session() as session:
+        async with translated(), self._writer or nullcontext(), self._session(is_writing=True) as session:
             yield session
             await session.commit()
 
     @asynccontextmanager
-    async def writing(self, subject: Subject) -> AsyncIterator[UnitOfWork]:
+    async def writing(self, subject: Subject, *, shares: bool = False) -> AsyncIterator[UnitOfWork]:
         """Changes rows in the subject's account; commits on leaving, with an outbox row for each change.
 
-        Callbacks given to `after_commit` run before the next writer starts, so their order is that of the commits.
+        Nobody else changes the account meanwhile. Callbacks given to `after_commit` run before the next writer of the
+        account starts, so their order is that of the commits.
+
+        Args:
+            shares: Lets others that share write beside this one, for what comes often and decides by reading alone:
+                grants, and sessions of devices.
         """
-        async with self._writer or nullcontext():
-            async with self._write_session() as session:
+        async with translated(), self._turn(subject, shares):
+            async with self._session(is_writing=True) as session:
+                if not self.is_sqlite:
+                    await _keep_other_portals_out(session, subject, shares)
                 unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring)
                 yield unit
                 await unit.record()
@@ -148,6 +173,21 @@ class Database:
         if unit.has_changes:
             self.notify()
 
+    def _turn(self, subject: Subject, shares: bool) -> AbstractAsyncContextManager[None]:
+        return self._writer or self._locks.hold(subject.account_id, shares=shares)
+
+    @asynccontextmanager
+    async def _session(self, *, is_writing: bool = False) -> AsyncIterator[AsyncSession]:
+        engine = self._engine.execution_options(write=True) if is_writing else self._engine
+        async with self._sessions(bind=engine) as session:
+            try:
+                yield session
+            except (DBAPIError, OSError) as error:
+                # What hangs or is gone can be asked for no rollback; the server makes one when it notices.
+                if isinstance(error, OSError) or (not self.is_sqlite and why_unavailable(error)):
+                    await session.invalidate()
+                raise
+
     def notify(self) -> None:
         """Wakes whoever looks at the outbox."""
         for listener in self.commit_listeners:
@@ -156,46 +196,15 @@ class Database:
     async def is_available(self) -> bool:
         """Whether the database answers a trivial question."""
         try:
-            async with self._engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
-        except (SQLAlchemyError, OSError):
+            async with asyncio.timeout(_HEALTH_WAIT_S), self.unscoped() as session:
+                await session.execute(text("SELECT 1"))
+        except (DatabaseUnavailable, SQLAlchemyError, TimeoutError):
             return False
         return True
 
-    def _write_session(self) -> AsyncSession:
-        return self._sessions(bind=self._engine.execution_options(write=True))
 
-
-def _parse(url: str) -> Any:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise SettingError("database: must be a URL such as sqlite:///wardgate.db or postgresql://…") from None
-    driver = _DRIVERS.get(parsed.get_backend_name())
-    if driver is None:
-        raise SettingError(f"database: {parsed.get_backend_name()!r} is not one of sqlite, postgresql")
-    return parsed.set(drivername=driver)
-
-
-def _create_engine(url: Any, is_sqlite: bool) -> AsyncEngine:
-    try:
-        engine = create_async_engine(url, pool_pre_ping=not is_sqlite)
-    except ModuleNotFoundError as error:
-        raise SettingError(f"database: the Python package {error.name} is needed for this URL") from None
-    if is_sqlite:
-        event.listen(engine.sync_engine, "connect", _on_connect)
-        event.listen(engine.sync_engine, "begin", _on_begin)
-    return engine
-
-
-def _on_connect(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=NORMAL", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _on_begin(connection: Connection) -> None:
-    is_writing = connection.get_execution_options().get("write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+async def _keep_other_portals_out(session: AsyncSession, subject: Subject, shares: bool) -> None:
+    """Takes the account's advisory lock until the transaction ends, alone or shared."""
+    key = UUID(subject.account_id).int % 2**63
+    function = "pg_advisory_xact_lock_shared" if shares else "pg_advisory_xact_lock"
+    await session.execute(text(f"SELECT {function}(:key)"), {"key": key})

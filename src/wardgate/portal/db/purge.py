@@ -19,7 +19,11 @@ async def purge(db: Database, at: datetime) -> None:
     """Removes expired grants and tokens, rotated gateway tokens past their time, and old log rows."""
     async with db.unscoped_write() as session:
         # Receivers end expired grants by themselves, so their removal is silent.
-        await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.expires_at <= at))
+        # Those that somebody is deleting right now are left out: waiting for them could become a deadlock.
+        over = (
+            select(PolicyAuthorization.id).where(PolicyAuthorization.expires_at <= at).with_for_update(skip_locked=True)
+        )
+        await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.id.in_(over)))
         await session.execute(delete(ChangeLog).where(ChangeLog.timestamp <= at - LOG_RETENTION))
     async with db.unscoped() as session:
         client_tokens = await session.scalars(select(ClientToken).where(ClientToken.expires_at <= at).limit(_BATCH))
@@ -27,8 +31,8 @@ async def purge(db: Database, at: datetime) -> None:
         rotated = await session.scalars(
             select(GatewayToken).where(GatewayToken.rotated_at <= at - ROTATED_LIFETIME).limit(_BATCH)
         )
-        over: list[ClientToken | ApiToken | GatewayToken] = [*client_tokens, *api_tokens, *rotated]
-    for token in over:
+        tokens: list[ClientToken | ApiToken | GatewayToken] = [*client_tokens, *api_tokens, *rotated]
+    for token in tokens:
         async with db.writing(subjects.system(AccountId(token.account_id))) as unit:
             row = await unit.find(type(token), token.id)
             if row is not None:
