@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -54,7 +55,7 @@ async def test_two_portals_that_make_devices_at_once_give_each_its_own_addresses
 async def test_a_device_that_connects_to_two_portals_at_once_is_one_device(
     db: Database, other_db: Database, lab: Lab
 ) -> None:
-    columns = {"type": "client", "actor_id": lab.actor.id, "firezone_id": "same", "name": "laptop"}
+    columns: dict[str, Any] = {"type": "client", "actor_id": lab.actor.id, "firezone_id": "same", "name": "laptop"}
 
     async def make(database: Database) -> str:
         async with database.writing(lab.subject, shares=True) as unit:
