@@ -10,6 +10,7 @@ import pytest
 from tests.unit.portal.helpers import ManualClock
 from wardgate.portal.clock import SystemClock
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.keyring import key_file_of
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,7 @@ def clock() -> ManualClock:
 def database_path(migrated: Path, tmp_path: Path) -> Path:
     path = tmp_path / "portal.db"
     shutil.copy(migrated, path)
+    shutil.copy(key_file_of(migrated), key_file_of(path))
     return path
 
 

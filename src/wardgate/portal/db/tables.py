@@ -28,6 +28,11 @@ def new_id() -> str:
     return str(uuid4())
 
 
+def secret_place(table: str, column: str, row_id: str | int) -> str:
+    """What a sealed value is bound to."""
+    return f"{table}.{column}:{row_id}"
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -421,7 +426,7 @@ class ChangeLog(Base):
     vsn: Mapped[int] = mapped_column(default=0)
 
 
-REDACTED = frozenset({"psk_base", "ingest_signing_key", "secret_hash", "secret_salt", "password_hash"})
+REDACTED = frozenset({"psk_base", "ingest_signing_key", "key_check", "secret_hash", "secret_salt", "password_hash"})
 """Columns that never leave their table."""
 
 NOT_AUDITED = frozenset({"policy_authorizations", "relay_tokens"})
