@@ -28,6 +28,11 @@ def new_id() -> str:
     return str(uuid4())
 
 
+def secret_place(table: str, column: str, row_id: str | int) -> str:
+    """What a sealed value is bound to."""
+    return f"{table}.{column}:{row_id}"
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -436,6 +441,7 @@ REDACTED = frozenset(
     {
         "psk_base",
         "ingest_signing_key",
+        "key_check",
         "secret_hash",
         "secret_salt",
         "password_hash",

@@ -44,9 +44,15 @@ class IpText(TypeDecorator[str]):
         return None if value is None else str(value)
 
 
+class Secret(TypeDecorator[bytes]):
+    """A secret as the keyring sealed it: every column of this type is sealed anew when the key is replaced."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+
 Id = Uuid(as_uuid=False)
 BigId = BigInteger().with_variant(Integer(), "sqlite")
-Secret = LargeBinary
 JsonValue = JSON().with_variant(JSONB(), "postgresql")
 
 
