@@ -198,6 +198,7 @@ class UnitOfWork(Scope):
                     operation=change.operation,
                     before=change.before,
                     after=change.after,
+                    inserted_at=self.at,
                 )
             )
             if account_exists and change.object not in NOT_AUDITED:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
@@ -20,7 +21,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from wardgate.portal.db.types import BigId, Id, IpText, JsonValue, Secret, UtcDateTime, case_insensitive
+from wardgate.portal.db.types import (
+    BigId,
+    Id,
+    IpText,
+    JsonValue,
+    Secret,
+    UtcDateTime,
+    case_insensitive,
+    current_transaction_id,
+)
 
 
 def new_id() -> str:
@@ -407,9 +417,13 @@ class PolicyAuthorization(TenantRow):
 
 
 class OutboxEntry(Base):
-    """A committed change that still has to reach the channels it concerns; all of one commit share `commit_id`."""
+    """A committed change that has to reach the channels it concerns; all of one commit share `commit_id`.
+
+    Ids are in the order of commits on SQLite alone; on PostgreSQL `transaction_id` tells which commits are new.
+    """
 
     __tablename__ = "outbox"
+    __table_args__ = (Index("outbox_transaction_id", "transaction_id", "id"),)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     account_id: Mapped[str | None] = mapped_column(Id)
@@ -418,7 +432,8 @@ class OutboxEntry(Base):
     operation: Mapped[str] = mapped_column(String(8))
     before: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     after: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
-    inserted_at: Mapped[datetime] = mapped_column(default=_now)
+    transaction_id: Mapped[int] = mapped_column(BigInteger, default=current_transaction_id())
+    inserted_at: Mapped[datetime] = mapped_column(default=_now, index=True)
 
 
 class ChangeLog(Base):
@@ -466,4 +481,6 @@ NOT_AUDITED = frozenset(
 )
 """Tables whose changes take effect but are not in the change log."""
 
-import wardgate.portal.db.identity_tables  # noqa: E402, F401 - they are tables, too, and are built on these
+# Registers the tables of the other modules, which are built on these.
+from wardgate.portal.db import identity_tables as _identity_tables  # noqa: E402, F401
+from wardgate.portal.db import node_tables as _node_tables  # noqa: E402, F401
