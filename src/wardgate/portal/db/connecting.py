@@ -99,5 +99,7 @@ def _set_up_sqlite(connection: Any, busy_ms: int) -> None:
 
 
 def _on_begin(connection: Connection) -> None:
-    is_writing = connection.get_execution_options().get("write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("checks_references", True):
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")  # has no effect inside a transaction
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("write", False) else "BEGIN")

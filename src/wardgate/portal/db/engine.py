@@ -5,12 +5,13 @@ waits in the event loop, not in a thread.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -26,7 +27,11 @@ from wardgate.portal.db.sqlite_file import NEWEST_REVISION, NEWEST_VERSION, chec
 from wardgate.portal.db.trouble import translated, why_unavailable
 from wardgate.portal.domain.subjects import Subject
 
+if TYPE_CHECKING:
+    from wardgate.portal.db.migrate import Migrated
+
 _HEALTH_WAIT_S = 3.0
+_T = TypeVar("_T")
 
 
 class Database:
@@ -72,23 +77,59 @@ class Database:
         """
         return self.keys.keyring
 
-    async def migrate(self) -> None:
-        """Brings the tables to this version and seals the secrets in them, all or nothing.
+    async def migrate(self, to: str | None = None, *, versions: Sequence[Path] = ()) -> "Migrated | None":
+        """Brings the tables to this version, and seals the secrets in them; all or nothing.
+
+        Args:
+            to: The revision to go to, if not the newest: also back, with the loss of what only newer ones keep.
+            versions: Directories with more revisions.
+
+        Returns:
+            What was done; nothing, if there was nothing to do.
 
         Raises:
-            SettingError: The tables are of a newer version, or the key is not theirs.
+            SettingError: The tables are of a newer version, or the key is not theirs, or there is no such revision.
+            DatabaseUnavailable: It is away, or too busy.
         """
-        if self._version == NEWEST_VERSION and await self._has_newest_revision() and await self._is_sealed():
-            return
-        from wardgate.portal.db.migrate import upgrade
+        async with translated():
+            if to is None and not versions and await self._is_ready():
+                return None
+            from wardgate.portal.db import migrate
 
-        if self._path is not None and self.is_missing:
-            self._path.touch(mode=0o600)  # it will hold the devices' secrets
-        async with self._engine.execution_options(write=True).begin() as connection:
-            await connection.run_sync(self.keys.check)
-            await connection.run_sync(upgrade)
-            await connection.run_sync(lambda sync: sealing.seal_all(sync, self.keyring))
-        self._version = NEWEST_VERSION
+            if self._path is not None and self.is_missing:
+                self._path.touch(mode=0o600)  # it will hold the devices' secrets
+            done = await self.transact(
+                lambda connection: self._migrate(connection, to or migrate.HEAD, versions), checks_references=False
+            )
+        if self._path is not None:
+            self._version = checked_version(self._path)
+        return done if done.steps else None
+
+    async def _is_ready(self) -> bool:
+        return self._version == NEWEST_VERSION and await self._has_newest_revision() and await self._is_sealed()
+
+    def _migrate(self, connection: Connection, to: str, versions: Sequence[Path]) -> "Migrated":
+        from wardgate.portal.db import migrate
+
+        was_sealed = self.keys.check(connection)
+        done = migrate.migrate(connection, to, keyring=self.keyring if was_sealed else None, versions=versions)
+        if sealing.can_seal(connection):
+            sealing.seal_all(connection, self.keyring)
+        return done
+
+    async def transact(self, work: Callable[[Connection], _T], *, checks_references: bool = True) -> _T:
+        """Does something to all of the database in one transaction.
+
+        Args:
+            checks_references: Whether SQLite enforces references, and cascades; PostgreSQL always does.
+        """
+        engine = self._engine.execution_options(write=True, checks_references=checks_references)
+        try:
+            async with self._writer or nullcontext(), engine.begin() as connection:
+                return await connection.run_sync(work)
+        finally:
+            if not checks_references:
+                await self._engine.dispose()  # the setting belongs to the connection
 
     async def _is_sealed(self) -> bool:
         async with self._engine.connect() as connection:
