@@ -92,8 +92,8 @@ class Database:
         """
         new, old = Keyring(decode_key(key)), self.keyring
         self.keys.write_next(key)
+        await self._engine.dispose()
         if self._path is not None:
-            await self._engine.dispose()
             sealing.refuse_if_open(self._path)
         async with self._engine.execution_options(write=True).begin() as connection:
             count = await connection.run_sync(sealing.reseal_all, old, new)

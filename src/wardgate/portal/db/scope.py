@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import ForeignKeyConstraint, Select, select
+from sqlalchemy import ForeignKeyConstraint, Select, delete, select
 from sqlalchemy import inspect as inspect_row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -172,6 +172,14 @@ class UnitOfWork(Scope):
         await self.session.delete(row)
         await self.session.flush()
         self._changes.append(Change(row.__tablename__, "delete", before, None))
+
+    async def delete_account(self) -> None:
+        """Removes the account; the database removes what is in it, and who hears of the one knows of the rest."""
+        account = await self.account()
+        before = as_json(account)
+        await self.session.execute(delete(Account).where(Account.id == self.account_id))
+        self.session.expunge_all()
+        self._changes.append(Change(Account.__tablename__, "delete", before, None))
 
     async def _forget_token(self, row: Base) -> None:
         """Devices no longer name a token that is deleted."""
