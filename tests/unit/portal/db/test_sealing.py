@@ -2,15 +2,16 @@
 
 import base64
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
-from tests.unit.portal.helpers import Lab, ManualClock, make_lab
+from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
 from wardgate.errors import Conflict, SettingError
 from wardgate.portal.db import migrate, sealing
 from wardgate.portal.db.devices import create_device
@@ -177,6 +178,15 @@ def test_columns_of_secrets_are_found_by_their_type() -> None:
     assert found >= {("accounts", "ingest_signing_key"), ("devices", "psk_base"), ("secret_keys", "key_check")}
 
 
+@pytest.fixture
+async def db(database_path: Path, clock: ManualClock) -> AsyncIterator[Database]:
+    """An SQLite file with its key beside it."""
+    key_file_of(database_path).write_text(SECRET_KEY + "\n")
+    database = Database(f"sqlite:///{database_path}", clock)
+    yield database
+    await database.close()
+
+
 async def filled(db: Database) -> tuple[Lab, str]:
     lab = await make_lab(db)
     async with db.writing(lab.subject) as unit:
@@ -194,11 +204,20 @@ def writing(path: Path) -> Iterator[object]:
     engine.dispose()
 
 
+def before() -> str:
+    """The revision before secrets were sealed."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    revision = ScriptDirectory.from_config(config).get_revision("0006")
+    assert revision is not None
+    return str(revision.down_revision)
+
+
 def downgrade(connection: object, keyring: object) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
     config.attributes.update(connection=connection, keyring=keyring)
-    command.downgrade(config, "0001")
+    command.downgrade(config, before())
 
 
 async def unsealed(path: Path, db: Database) -> None:
@@ -206,7 +225,7 @@ async def unsealed(path: Path, db: Database) -> None:
     with writing(path) as connection:
         downgrade(connection, db.keyring)
     with closing(sqlite3.connect(path)) as raw:
-        raw.execute("PRAGMA user_version = 1")
+        raw.execute("PRAGMA user_version = 1")  # any older one
 
 
 def value(path: Path, query: str) -> bytes:

@@ -8,7 +8,7 @@ from wardgate.portal.db import sealing
 from wardgate.portal.db.types import UtcDateTime
 
 revision = "0006"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
