@@ -20,6 +20,7 @@ from wardgate.portal.clock import Clock
 from wardgate.portal.db.keyring import Keyring, decode_key, key_file_of, load_or_create
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sqlite_file import NEWEST_VERSION, checked_version
+from wardgate.portal.domain.log_ids import Sequencer
 from wardgate.portal.domain.subjects import Subject
 
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
@@ -46,6 +47,7 @@ class Database:
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._writer = asyncio.Lock() if self.is_sqlite else None
         self._secret_key = decode_key(secret_key) if secret_key else None
+        self.sequencer = Sequencer()
         self.commit_listeners: list[Callable[[], None]] = []
 
     @cached_property
@@ -139,7 +141,7 @@ class Database:
         """
         async with self._writer or nullcontext():
             async with self._write_session() as session:
-                unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring)
+                unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring, self.sequencer)
                 yield unit
                 await unit.record()
                 await session.commit()
