@@ -2,7 +2,7 @@
 
 import base64
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
+from tests.unit.portal.helpers import Lab, ManualClock, make_lab
 from wardgate.errors import Conflict, SettingError
 from wardgate.portal.db import migrate, sealing
 from wardgate.portal.db.devices import create_device
@@ -21,6 +21,12 @@ from wardgate.portal.db.tables import Account, Device
 
 OTHER_KEY = base64.b64encode(bytes(range(32))).decode()
 PSK = bytes(range(100, 132))
+
+
+@pytest.fixture
+def db(sqlite_db: Database) -> Database:
+    """These tests look into the file, and at the key file beside it."""
+    return sqlite_db
 
 
 async def test_a_secret_is_sealed_in_the_file_and_opens_for_its_owner(db: Database, database_path: Path) -> None:
@@ -176,15 +182,6 @@ def test_columns_of_secrets_are_found_by_their_type() -> None:
     found = {(table.name, column) for table, column in sealing.sealed_columns()}
 
     assert found >= {("accounts", "ingest_signing_key"), ("devices", "psk_base"), ("secret_keys", "key_check")}
-
-
-@pytest.fixture
-async def db(database_path: Path, clock: ManualClock) -> AsyncIterator[Database]:
-    """An SQLite file with its key beside it."""
-    key_file_of(database_path).write_text(SECRET_KEY + "\n")
-    database = Database(f"sqlite:///{database_path}", clock)
-    yield database
-    await database.close()
 
 
 async def filled(db: Database) -> tuple[Lab, str]:

@@ -9,7 +9,6 @@ import pytest
 from tests.unit.portal.helpers import Lab
 from tests.unit.portal.sockets.harness import V1, V2, WAIT_S, Peer, PortalUnderTest, key
 from wardgate.ids import GatewayId, ResourceId
-from wardgate.portal.db import outbox
 from wardgate.portal.db.sealing import unseal
 from wardgate.portal.services import accounts, actors, groups, policies, resources, sites, tokens
 from wardgate.wire import portal
@@ -553,6 +552,6 @@ async def drained(server: PortalUnderTest) -> None:
     """Waits until all changes are dispatched."""
 
     async def is_empty() -> bool:
-        return not await outbox.oldest(server.hub.db)
+        return not await server.hub.outbox.is_behind()
 
     await until(is_empty)
