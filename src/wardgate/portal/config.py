@@ -5,6 +5,7 @@ Each is read from `WARDGATE_<NAME>`; where Firezone has a name for it, that one 
 
 import os
 import tomllib
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from wardgate.errors import SettingError
 from wardgate.portal.db.connecting import DEFAULT_POOL, DEFAULT_TIMEOUT_S
+from wardgate.portal.domain.components import parse_latest
 
 _DEFAULT_DATABASE = "sqlite:///wardgate.db"
 
@@ -52,6 +54,7 @@ class Settings(BaseSettings):
     flow_log_upload_batch_size: int = Field(
         1000, ge=0, le=10000, validation_alias=_env("flow_log_upload_batch_size", "FLOW_LOG_UPLOAD_BATCH_SIZE")
     )
+    component_versions: Annotated[dict[str, str], NoDecode] = Field({}, validation_alias=_env("component_versions"))
     send_queue: int = Field(2048, ge=16, validation_alias=_env("send_queue"))
     log_level: str = Field("info", validation_alias=_env("log_level", "LOG_LEVEL"))
     log_dir: Path | None = Field(None, validation_alias=_env("log_dir"))
@@ -61,6 +64,13 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
         return tuple(str(ip_network(part)) for part in parts if part)
+
+    @field_validator("component_versions", mode="before")
+    @classmethod
+    def _latest(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            value = ",".join(f"{name}={version}" for name, version in value.items())
+        return parse_latest(str(value))
 
     @field_validator("listen")
     @classmethod

@@ -120,6 +120,8 @@ def _references(table: Table, rows: dict[str, list[Row]], number: int) -> Row:
 
 def _value(column: Column[Any], number: int) -> Any:
     kind = column.type
+    if column.name == "log_id":  # the one text with a form that migrations look at
+        return f"c{number:023x}"
     if isinstance(kind, UtcDateTime):
         return _START + timedelta(hours=number)
     if isinstance(kind, IpText):

@@ -25,6 +25,7 @@ from wardgate.portal.db.locks import AccountLocks
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sqlite_file import NEWEST_REVISION, NEWEST_VERSION, checked_version
 from wardgate.portal.db.trouble import translated, why_unavailable
+from wardgate.portal.domain.log_ids import Sequencer
 from wardgate.portal.domain.subjects import Subject
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Database:
         self._writer = asyncio.Lock() if self.is_sqlite else None
         self._locks = AccountLocks()
         self.keys = Keys(self._path, secret_key)
+        self.sequencer = Sequencer()
         self.commit_listeners: list[Callable[[], None]] = []
 
     @property
@@ -111,8 +113,13 @@ class Database:
     def _migrate(self, connection: Connection, to: str, versions: Sequence[Path]) -> "Migrated":
         from wardgate.portal.db import migrate
 
-        was_sealed = self.keys.check(connection)
-        done = migrate.migrate(connection, to, keyring=self.keyring if was_sealed else None, versions=versions)
+        if to == migrate.HEAD:
+            done = migrate.migrate(connection, to, versions=versions)
+            if not self.keys.check(connection):
+                sealing.seal_all(connection, self.keyring)
+            return done
+        keyring = self.keyring if self.keys.check(connection) else None
+        done = migrate.migrate(connection, to, keyring=keyring, versions=versions)
         if sealing.can_seal(connection):
             sealing.seal_all(connection, self.keyring)
         return done
@@ -147,8 +154,8 @@ class Database:
         """
         new, old = Keyring(decode_key(key)), self.keyring
         self.keys.write_next(key)
+        await self._engine.dispose()
         if self._path is not None:
-            await self._engine.dispose()
             sealing.refuse_if_open(self._path)
         async with self._engine.execution_options(write=True).begin() as connection:
             count = await connection.run_sync(sealing.reseal_all, old, new)
@@ -226,7 +233,7 @@ class Database:
             async with self._session(is_writing=True) as session:
                 if not self.is_sqlite:
                     await _keep_other_portals_out(session, subject, shares)
-                unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring)
+                unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring, self.sequencer)
                 yield unit
                 await unit.record()
                 await session.commit()

@@ -16,7 +16,7 @@ from wardgate.portal.channels.gateway import GatewayChannel
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.channels.relay import RelayChannel
 from wardgate.portal.channels.views import DeviceFacts
-from wardgate.portal.db import devices, tokens
+from wardgate.portal.db import devices, logs, tokens
 from wardgate.portal.db.devices import Connecting
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.purge import ROTATED_LIFETIME
@@ -25,6 +25,7 @@ from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import ClientToken, Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
 from wardgate.portal.domain.tokens import ParsedToken
+from wardgate.portal.services import plans
 from wardgate.portal.services.tokens import end_rotation
 from wardgate.portal.sockets import refusal
 from wardgate.portal.sockets.connect import (
@@ -122,9 +123,9 @@ class Sockets:
         token = parse_token(text, "client")
         owner = await self._client_owner(token)
         params = read_device_params(websocket.query_params, origin, needs_version=True, needs_id=True)
-        if owner.account.users_limit_exceeded or owner.account.service_accounts_limit_exceeded:
+        if await plans.keeps_clients_out(self.hub.db, owner.account):
             raise refusal.limits_exceeded()
-        subject = owner.subject("client", origin.remote_ip, origin.user_agent)
+        subject = owner.subject("client", origin.remote_ip, origin.user_agent, origin.location)
         assert owner.actor is not None
         assert owner.client_token is not None
         assert params.external_id is not None
@@ -169,7 +170,7 @@ class Sockets:
         params = read_device_params(
             websocket.query_params, origin, needs_version=False, needs_id=token.device_id is None
         )
-        subject = owner.subject("gateway", origin.remote_ip, origin.user_agent)
+        subject = owner.subject("gateway", origin.remote_ip, origin.user_agent, origin.location)
         async with self.hub.db.writing(subject) as unit:
             stored = await unit.find(GatewayToken, token.id)
             if stored is None:
@@ -245,6 +246,7 @@ class Sockets:
                 at=unit.at,
             ),
         )
+        logs.write_session(unit, device, token_id)
         return previous_key
 
     # --- relays -------------------------------------------------------------------------------------------------------
