@@ -53,6 +53,10 @@ class DatabaseUnavailable(WardgateError):
     """The database is away, full, read-only or too busy: a later try may do."""
 
 
+class InvalidBackup(WardgateError):
+    """A file is not a backup, or is damaged, cut off or from a newer version; nothing was changed."""
+
+
 class SettingError(WardgateError):
     """A setting is missing or wrong; programs end with exit status 2 and this text."""
 

@@ -41,6 +41,11 @@ def parse_url(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
+def shown_url(url: str) -> str:
+    """The URL without its password."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
 def create_engine(url: URL, pool: int = DEFAULT_POOL, timeout_s: float = DEFAULT_TIMEOUT_S) -> AsyncEngine:
     """An engine whose waits all end.
 

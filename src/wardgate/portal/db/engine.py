@@ -5,8 +5,8 @@ waits in the event loop, not in a thread.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
@@ -98,11 +98,10 @@ class Database:
                 return None
             from wardgate.portal.db import migrate
 
-            if self._path is not None and self.is_missing:
-                self._path.touch(mode=0o600)  # it will hold the devices' secrets
-            done = await self.transact(
-                lambda connection: self._migrate(connection, to or migrate.HEAD, versions), checks_references=False
-            )
+            with self.new_file():
+                done = await self.transact(
+                    lambda connection: self._migrate(connection, to or migrate.HEAD, versions), checks_references=False
+                )
         if self._path is not None:
             self._version = checked_version(self._path)
         return done if done.steps else None
@@ -129,14 +128,27 @@ class Database:
 
         Args:
             checks_references: Whether SQLite enforces references, and cascades; PostgreSQL always does.
+
+        Raises:
+            DatabaseUnavailable: It is away, or too busy.
         """
         engine = self._engine.execution_options(write=True, checks_references=checks_references)
         try:
-            async with self._writer or nullcontext(), engine.begin() as connection:
+            async with translated(), self._writer or nullcontext(), engine.begin() as connection:
                 return await connection.run_sync(work)
         finally:
             if not checks_references:
                 await self._engine.dispose()  # the setting belongs to the connection
+
+    async def snapshot(self, work: Callable[[Connection], _T]) -> _T:
+        """Reads all of the database as it is at one moment, while others go on writing.
+
+        Raises:
+            DatabaseUnavailable: It is away, or too busy.
+        """
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        async with translated(), self._engine.execution_options(**options).connect() as connection:
+            return await connection.run_sync(work)
 
     async def _is_sealed(self) -> bool:
         async with self._engine.connect() as connection:
@@ -161,6 +173,20 @@ class Database:
             count = await connection.run_sync(sealing.reseal_all, old, new)
         self.keys.take_next(new)
         return count
+
+    @contextmanager
+    def new_file(self) -> Iterator[None]:
+        """Makes the SQLite file if there is none, for its owner alone; it goes again if what follows fails."""
+        path = self._path if self.is_missing else None
+        if path is not None:
+            path.touch(mode=0o600)  # it will hold the devices' secrets
+        try:
+            yield
+        except BaseException:
+            if path is not None:
+                for suffix in ("", "-wal", "-shm"):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+            raise
 
     @property
     def is_missing(self) -> bool:

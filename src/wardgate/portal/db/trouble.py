@@ -65,6 +65,6 @@ def why_unavailable(error: BaseException) -> str | None:
     name = getattr(error.orig, "sqlite_errorname", None)
     if isinstance(name, str):
         return next((text for prefix, text in _SQLITE.items() if name.startswith(prefix)), None)
-    if error.connection_invalidated or isinstance(error, InterfaceError):
-        return "the connection was lost"
+    if error.connection_invalidated or (isinstance(error, InterfaceError) and "closed" in str(error.orig)):
+        return "the connection was lost"  # the driver has the same class for a value that it cannot send
     return "it cannot be reached" if isinstance(error, OperationalError) else None
