@@ -4,6 +4,7 @@ Each is read from `WARDGATE_<NAME>`; where Firezone has a name for it, that one 
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -42,6 +43,16 @@ class Settings(BaseSettings):
     connect_capacity: float = Field(
         1.0, ge=1, validation_alias=_env("connect_capacity", "API_SOCKET_RATE_LIMIT_CAPACITY")
     )
+    max_strangers: int = Field(16384, ge=1, validation_alias=_env("max_strangers"))
+    max_strangers_per_address: int = Field(4096, ge=1, validation_alias=_env("max_strangers_per_address"))
+    stranger_refill_rate: float = Field(20.0, gt=0, validation_alias=_env("stranger_refill_rate"))
+    stranger_capacity: float = Field(400.0, ge=1, validation_alias=_env("stranger_capacity"))
+    head_timeout_secs: float = Field(15.0, gt=0, validation_alias=_env("head_timeout_secs"))
+    body_timeout_secs: float = Field(60.0, gt=0, validation_alias=_env("body_timeout_secs"))
+    join_timeout_secs: float = Field(30.0, gt=0, validation_alias=_env("join_timeout_secs"))
+    country_blocklist: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), validation_alias=_env("country_blocklist", "COUNTRY_CODE_BLOCKLIST")
+    )
     flow_log_api_url: str | None = Field(None, validation_alias=_env("flow_log_api_url", "FLOW_LOG_API_URL"))
     flow_log_upload_interval_secs: int = Field(
         0, ge=0, validation_alias=_env("flow_log_upload_interval_secs", "FLOW_LOG_UPLOAD_INTERVAL_SECS")
@@ -59,6 +70,14 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
         return tuple(str(ip_network(part)) for part in parts if part)
+
+    @field_validator("country_blocklist", mode="before")
+    @classmethod
+    def _countries(cls, value: Any) -> Any:
+        parts = [part.strip().upper() for part in (value.split(",") if isinstance(value, str) else value)]
+        if any(not re.fullmatch("[A-Z]{2}", part) for part in parts if part):
+            raise ValueError("must be two-letter country codes, such as KP,CU")
+        return frozenset(part for part in parts if part)
 
     @field_validator("component_versions", mode="before")
     @classmethod
