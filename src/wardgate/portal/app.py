@@ -71,7 +71,7 @@ def create_app(
     app.router.routes.extend(Sockets(hub).routes())
     _add_health(app, hub, state)
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
-    mount(app, ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip))
+    mount(app, ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip), settings.rest_api_url)
     return app
 
 
