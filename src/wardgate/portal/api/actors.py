@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body
 
 from wardgate.portal.api.context import Authenticated
 from wardgate.portal.api.identity_objects import ExternalIdentityOut
-from wardgate.portal.api.lists import NEWEST_FIRST, NamedPaged, Paged, page_of, shown_page_of
+from wardgate.portal.api.lists import NEWEST_FIRST, NamedPaged, SortedPaged, page_of, shown_page_of
 from wardgate.portal.api.objects import (
     ActorIn,
     ActorNew,
@@ -115,7 +115,9 @@ async def _identity(scope: Scope, actor_id: Id, identity_id: Id) -> ExternalIden
 
 
 @router.get("/actors/{actor_id}/external_identities")
-async def list_external_identities(caller: Authenticated, actor_id: Id, place: Paged) -> Page[ExternalIdentityOut]:
+async def list_external_identities(
+    caller: Authenticated, actor_id: Id, place: SortedPaged
+) -> Page[ExternalIdentityOut]:
     """Lists who an actor is elsewhere, newest first."""
     async with caller.reading() as scope:
         await scope.get(Actor, str(actor_id))
@@ -141,7 +143,7 @@ async def delete_external_identity(caller: Authenticated, actor_id: Id, identity
 
 
 @router.get("/actors/{actor_id}/client_tokens")
-async def list_client_tokens(caller: Authenticated, actor_id: Id, place: Paged) -> Page[ClientTokenOut]:
+async def list_client_tokens(caller: Authenticated, actor_id: Id, place: SortedPaged) -> Page[ClientTokenOut]:
     """Lists an actor's client tokens, newest first."""
     async with caller.reading() as scope:
         await scope.get(Actor, str(actor_id))

@@ -11,6 +11,7 @@ from wardgate.portal.api import (
     clients,
     document,
     groups,
+    logs,
     policies,
     problems,
     providers,
@@ -29,6 +30,7 @@ ROUTERS = (
     policies.router,
     clients.router,
     providers.router,
+    logs.router,
 )
 
 

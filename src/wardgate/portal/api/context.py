@@ -20,12 +20,14 @@ from wardgate.portal.api.idempotency import Idempotency
 from wardgate.portal.api.objects import Data
 from wardgate.portal.api.problems import NotModified, PreconditionFailed, TooManyRequests, Unauthorized
 from wardgate.portal.clock import Clock
+from wardgate.portal.db import logs
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.logs import RequestSeen
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.tokens import Owner, api_token_owner, stamp_api_token
 from wardgate.portal.domain import tokens
 from wardgate.portal.domain.selection import OnlineGateway
-from wardgate.portal.domain.subjects import Subject
+from wardgate.portal.domain.subjects import Location, Subject
 
 _Item = TypeVar("_Item", bound=BaseModel)
 REQUEST_COST: Final = 10.0
@@ -54,17 +56,13 @@ class ApiLimits:
     capacity: float = 4000.0
 
 
-Hook = Callable[["Caller"], Awaitable[None]]
-
-
 @dataclass
 class ApiContext:
     """The doors' shared tools; one for each application.
 
     Attributes:
         trusted_ip: Gives the address a request came from.
-        before_dispatch: Called with each request that may pass, before its route looks at it; if one fails, the
-            request does. The log of API requests is written here.
+        trusted_location: Gives the place it came from.
     """
 
     db: Database
@@ -72,7 +70,7 @@ class ApiContext:
     presence: Presence
     limits: ApiLimits = ApiLimits()
     trusted_ip: Callable[[Request], str | None] = lambda request: request.client.host if request.client else None
-    before_dispatch: list[Hook] = field(default_factory=list)
+    trusted_location: Callable[[Request], Location] = lambda request: Location()
     _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
     async def caller(self, request: Request, response: Response) -> "Caller":
@@ -93,10 +91,11 @@ class ApiContext:
             raise Unauthorized("The API token is unknown, revoked or expired, or its owner is disabled.")
         remote_ip, user_agent = self.trusted_ip(request), request.headers.get("user-agent")
         self._take(owner, request)
-        await stamp_api_token(self.db, owner.api_token, at, remote_ip, user_agent)
-        caller = Caller(self, owner.subject("api", remote_ip, user_agent), request, response)
-        for hook in self.before_dispatch:
-            await hook(caller)
+        subject = owner.subject("api", remote_ip, user_agent, self.trusted_location(request))
+        async with self.db.unscoped_write() as session:  # a request that cannot be logged fails
+            await stamp_api_token(session, owner.api_token, at, remote_ip, user_agent)
+            logs.write_api_request(session, subject, _seen(request), at, self.db.sequencer)
+        caller = Caller(self, subject, request, response)
         await caller.idempotency.begin()
         return caller
 
@@ -124,6 +123,16 @@ def _tell_rate(request: Request, level: float, capacity: float, rate: float) -> 
         "RateLimit-Remaining": str(int(level / REQUEST_COST)),
         "RateLimit-Reset": str(math.ceil((capacity - level) / rate)),
     }
+
+
+def _seen(request: Request) -> RequestSeen:
+    length = request.headers.get("content-length", "")
+    return RequestSeen(
+        request.method,
+        request.url.path,
+        int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None,
+        request.state.answer.request_id,
+    )
 
 
 class Caller:

@@ -24,6 +24,20 @@ Cursor = Annotated[str | None, Query(description="`next_page` or `prev_page` of 
 
 
 class Paging:
+    """Which page of a list."""
+
+    def __init__(self, limit: Limit = paging.DEFAULT_LIMIT, page_cursor: Cursor = None) -> None:
+        self.limit = limit
+        self.cursor = page_cursor or None
+        self.sort: str | None = None
+        self.search: str | None = None
+
+    def order(self, own: paging.Order) -> paging.Order:
+        """The order that was asked for, or else the list's own."""
+        return own if self.sort is None else paging.Order(self.sort.removeprefix("-"), self.sort.startswith("-"))
+
+
+class SortedPaging(Paging):
     """Which page of a list, in which order."""
 
     def __init__(
@@ -32,14 +46,8 @@ class Paging:
         page_cursor: Cursor = None,
         sort: Annotated[SortByTime | None, Query(description="Another order than the list's own.")] = None,
     ) -> None:
-        self.limit = limit
-        self.cursor = page_cursor or None
-        self.sort: str | None = sort
-        self.search: str | None = None
-
-    def order(self, own: paging.Order) -> paging.Order:
-        """The order that was asked for, or else the list's own."""
-        return own if self.sort is None else paging.Order(self.sort.removeprefix("-"), self.sort.startswith("-"))
+        super().__init__(limit, page_cursor)
+        self.sort = sort
 
 
 class NamedPaging(Paging):
@@ -60,6 +68,7 @@ class NamedPaging(Paging):
 
 
 Paged = Annotated[Paging, Depends()]
+SortedPaged = Annotated[SortedPaging, Depends()]
 NamedPaged = Annotated[NamedPaging, Depends()]
 
 

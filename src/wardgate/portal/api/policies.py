@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 
 from wardgate.portal.api.context import Authenticated
-from wardgate.portal.api.lists import Paged, page_of
+from wardgate.portal.api.lists import SortedPaged, page_of
 from wardgate.portal.api.objects import Data, Id, Page, PolicyIn, PolicyNew, PolicyOut
 from wardgate.portal.api.routing import updates
 from wardgate.portal.db.scope import Scope
@@ -22,7 +22,7 @@ async def _one(scope: Scope, policy_id: Id) -> PolicyOut:
 @router.get("/policies")
 async def list_policies(
     caller: Authenticated,
-    place: Paged,
+    place: SortedPaged,
     group_id: Id | None = None,
     resource_id: Id | None = None,
     is_disabled: bool | None = None,

@@ -124,6 +124,8 @@ async def _domain_error(request: Request, error: Exception) -> JSONResponse:
     elif isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer"}
     if isinstance(error, InvalidInput):
+        if "page_cursor" in error.fields:
+            return problem("invalid_cursor", f"page_cursor {error.fields['page_cursor'][0]}")
         return _invalid(request, error.problems)
     code = error.code if error.code in CODES else "internal_error"
     return problem(code, str(error), headers=headers, **error.details)

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from wardgate.errors import Forbidden, NotFound
 from wardgate.portal.api import identity_objects as objects
 from wardgate.portal.api.context import Authenticated
-from wardgate.portal.api.lists import NEWEST_FIRST, NamedPaged, Paged, page_of
+from wardgate.portal.api.lists import NEWEST_FIRST, NamedPaged, SortedPaged, page_of
 from wardgate.portal.api.objects import Data, Id, Out, Page
 from wardgate.portal.db.identities import is_rolled_out
 from wardgate.portal.db.identity_tables import AuthProvider, Directory, KindRow, PostureDevice, PostureProvider
@@ -67,7 +67,7 @@ def _add_kind(
 
 
 def _add_devices(kind: str, check: Callable[[Scope], Any]) -> None:
-    async def list_them(caller: Authenticated, place: Paged) -> Any:
+    async def list_them(caller: Authenticated, place: SortedPaged) -> Any:
         async with caller.reading() as scope:
             await check(scope)
             return await page_of(scope, PostureDevice, place, _device, equal={"type": kind})
