@@ -80,7 +80,7 @@ def create_app(
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
     trusted_location = partial(location_of, proxies=settings.proxy_networks)
     context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
-    mount(app, context)
+    mount(app, context, settings.rest_api_url)
     app.add_middleware(Guard, bounds=bounds, trusted_ip=trusted_ip, locate=trusted_location)
     return app
 

@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     database: str = Field(_DEFAULT_DATABASE, validation_alias=_env("database", "DATABASE_URL"))
     secret_key: SecretStr | None = Field(None, validation_alias=_env("secret_key"))
     external_url: str | None = Field(None, validation_alias=_env("external_url", "API_EXTERNAL_URL"))
+    rest_api_url: str | None = Field(None, validation_alias=_env("rest_api_url", "REST_API_URL"))
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("trusted_proxies", "PHOENIX_EXTERNAL_TRUSTED_PROXIES")
     )
@@ -94,7 +95,7 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port, such as 127.0.0.1:8080")
         return value
 
-    @field_validator("external_url", "flow_log_api_url")
+    @field_validator("external_url", "rest_api_url", "flow_log_api_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None:
