@@ -15,6 +15,8 @@ from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
 from tests.unit.portal.sockets.harness import WAIT_S, PortalUnderTest, Refusal, key, running_portal
 from wardgate.portal.bounds import MAX_BODY, Buckets
 from wardgate.portal.config import Settings
+from wardgate.portal.domain.subjects import Location
+from wardgate.portal.guard import Guard
 
 LIMITS: dict[str, Any] = {
     "connect_capacity": 1000,
@@ -141,19 +143,35 @@ async def test_headers_without_end_are_not_kept(server: PortalUnderTest) -> None
     assert counted(server, "malformed") == 1
 
 
-@pytest.mark.parametrize("is_chunked", [False, True])
-async def test_a_body_that_is_too_large_is_refused(server: PortalUnderTest, is_chunked: bool) -> None:
-    length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {MAX_BODY + 1}"
+async def test_a_body_that_says_it_is_too_large_is_refused_unread(server: PortalUnderTest) -> None:
     async with connection(server) as (reader, writer):
-        writer.write(f"POST /sites HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{length}\r\n\r\n".encode())
-        if is_chunked:
-            for _ in range(MAX_BODY // 2**20):
-                writer.write(b"100000\r\n" + bytes(2**20) + b"\r\n")
-                await writer.drain()
-            writer.write(b"1\r\n!\r\n")
-        answer = await until_closed(reader)
+        writer.write(f"POST /sites HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n".encode())
+        answer = await until_head(reader)
 
     assert answer.startswith(b"HTTP/1.1 413 ")
+    assert counted(server, "body") == 1
+
+
+async def test_a_body_of_unknown_length_is_read_to_its_bound(server: PortalUnderTest) -> None:
+    parts = [bytes(2**20)] * (MAX_BODY // 2**20) + [b"!"]
+    taken: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] == "http.request":
+            taken.append(message)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": parts.pop(0), "more_body": True}
+
+    async def send(message: Any) -> None:
+        taken.append(message)
+
+    guard = Guard(application, server.bounds, lambda _: None, lambda _: Location())
+    await guard({"type": "http", "path": "/", "query_string": b"", "headers": [], "method": "POST"}, receive, send)
+
+    assert [one["status"] for one in taken if "status" in one] == [413]
+    assert sum(len(one.get("body", b"")) for one in taken if one["type"] == "http.request") == MAX_BODY
     assert counted(server, "body") == 1
 
 
@@ -280,6 +298,11 @@ async def connection(server: PortalUnderTest) -> AsyncIterator[tuple[asyncio.Str
         yield reader, writer
     finally:
         writer.close()
+
+
+async def until_head(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(WAIT_S):
+        return await reader.readuntil(b"\r\n\r\n")
 
 
 async def until_closed(reader: asyncio.StreamReader) -> bytes:
