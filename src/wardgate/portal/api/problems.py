@@ -172,7 +172,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 404:
         return problem("no_such_route", "There is no such path.")
     if error.status_code == 405:
-        allowed = ", ".join(_methods(request.app.routes, request.scope))
+        allowed = ", ".join(_methods([*request.app.state.rest_routes, *request.app.routes], request.scope))
         return problem("method_not_allowed", f"The path has {allowed}.", headers={"Allow": allowed})
     kind = error.code if isinstance(error, BadRequest) else error.status_code
     return problem(kind, str(error.detail), headers=error.headers)
