@@ -27,6 +27,7 @@ DatabaseOption = Annotated[
 ]
 AccountOption = Annotated[str, typer.Option("--account", help="The account's slug or id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_NO_NEWS = ("without completing handshake", "Invalid HTTP request", "Unsupported upgrade request")
 _T = TypeVar("_T")
 
 
@@ -79,12 +80,12 @@ def configure_logging(level: str, log_dir: Path | None = None) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(logging.WARNING, getattr(logging, level.upper())), stream=sink)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
 
 
-def _is_no_refusal(record: logging.LogRecord) -> bool:
-    """Leaves out what uvicorn says of a websocket that was answered with a status: we have logged the refusal."""
-    return "without completing handshake" not in record.getMessage()
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leaves out what uvicorn says of refusals, which we count and log ourselves: strangers could fill the log."""
+    return not any(words in record.getMessage() for words in _NO_NEWS)
 
 
 async def system_of(db: Database, slug: str) -> Subject:

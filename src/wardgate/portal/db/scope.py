@@ -18,7 +18,7 @@ from sqlalchemy import inspect as inspect_row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from wardgate.errors import Conflict, InvalidInput, NotFound
+from wardgate.errors import Conflict, InvalidInput, NotFound, invalid
 from wardgate.ids import AccountId
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.tables import (
@@ -129,6 +129,17 @@ class UnitOfWork(Scope):
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Calls back once the changes are durable, before any later change is."""
         self.committed.append(callback)
+
+    async def locked_account(self) -> Account:
+        """The account, which no other unit of work reads like this until this one ends: for rules that count rows.
+
+        Raises:
+            NotFound: It was deleted.
+        """
+        account = await self.session.get(Account, self.account_id, with_for_update={"key_share": True})
+        if account is None:
+            raise NotFound("the account is gone")
+        return account
 
     async def insert(self, row: Base, *, unique: str | None = None, silent: bool = False) -> None:
         """Adds a row.
@@ -280,7 +291,7 @@ class UnitOfWork(Scope):
             yield
         except IntegrityError as error:
             if unique is not None and _is_violated(error, "unique"):
-                raise InvalidInput({unique: [TAKEN]}) from error
+                raise invalid(unique, TAKEN, "taken", "a value that no other one has") from error
             if _is_violated(error, "foreign key"):
                 raise Conflict("something that this refers to was deleted meanwhile") from error
             raise
