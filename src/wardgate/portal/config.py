@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     flow_log_upload_batch_size: int = Field(
         1000, ge=0, le=10000, validation_alias=_env("flow_log_upload_batch_size", "FLOW_LOG_UPLOAD_BATCH_SIZE")
     )
+    ingestion_refill_rate: float = Field(
+        1.0, gt=0, validation_alias=_env("ingestion_refill_rate", "INGESTION_RATE_LIMIT_REFILL_RATE")
+    )
+    ingestion_capacity: float = Field(
+        1.0, ge=1, validation_alias=_env("ingestion_capacity", "INGESTION_RATE_LIMIT_CAPACITY")
+    )
     send_queue: int = Field(2048, ge=16, validation_alias=_env("send_queue"))
     log_level: str = Field("info", validation_alias=_env("log_level", "LOG_LEVEL"))
     log_dir: Path | None = Field(None, validation_alias=_env("log_dir"))

@@ -6,8 +6,9 @@ from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wardgate.portal.api import account, actors, clients, groups, logs, policies, problems, resources, sites
+from wardgate.portal.api import account, actors, clients, groups, ingestion, logs, policies, problems, resources, sites
 from wardgate.portal.api.context import ApiContext
+from wardgate.portal.api.ingestion import Ingestion
 
 ROUTERS = (
     account.router,
@@ -18,6 +19,7 @@ ROUTERS = (
     policies.router,
     clients.router,
     logs.router,
+    ingestion.router,
 )
 REQUEST_ID = b"x-request-id"
 
@@ -44,9 +46,10 @@ class RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
-def mount(app: FastAPI, context: ApiContext) -> None:
+def mount(app: FastAPI, context: ApiContext, ingestion_limits: Ingestion | None = None) -> None:
     """Adds the routes, the error form and request ids."""
     app.state.api = context
+    app.state.ingestion = ingestion_limits or Ingestion(context.clock)
     for router in ROUTERS:
         app.include_router(router)
     app.add_api_route("/openapi", lambda: RedirectResponse("/openapi.json", 308), include_in_schema=False)

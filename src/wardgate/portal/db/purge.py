@@ -7,10 +7,12 @@ from sqlalchemy import delete, select
 
 from wardgate.ids import AccountId
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.log_tables import ApiRequestLog, FlowLog, SessionLog
 from wardgate.portal.db.tables import ApiToken, ChangeLog, ClientToken, GatewayToken, PolicyAuthorization
 from wardgate.portal.domain import subjects
 
 LOG_RETENTION: Final = timedelta(days=90)
+FLOW_LOG_RETENTION: Final = timedelta(days=121)
 ROTATED_LIFETIME: Final = timedelta(hours=4)
 _BATCH: Final = 1000
 
@@ -21,6 +23,9 @@ async def purge(db: Database, at: datetime) -> None:
         # Receivers end expired grants by themselves, so their removal is silent.
         await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.expires_at <= at))
         await session.execute(delete(ChangeLog).where(ChangeLog.timestamp <= at - LOG_RETENTION))
+        await session.execute(delete(SessionLog).where(SessionLog.timestamp <= at - LOG_RETENTION))
+        await session.execute(delete(ApiRequestLog).where(ApiRequestLog.inserted_at <= at - LOG_RETENTION))
+        await session.execute(delete(FlowLog).where(FlowLog.flow_start <= at - FLOW_LOG_RETENTION))
     async with db.unscoped() as session:
         client_tokens = await session.scalars(select(ClientToken).where(ClientToken.expires_at <= at).limit(_BATCH))
         api_tokens = await session.scalars(select(ApiToken).where(ApiToken.expires_at <= at).limit(_BATCH))
