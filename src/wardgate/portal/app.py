@@ -1,7 +1,7 @@
 """The ASGI application: routes, and what runs beside them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +22,7 @@ from wardgate.portal.channels.hub import Hub
 from wardgate.portal.clock import Clock, SystemClock
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
-from wardgate.portal.jobs import every_minute
+from wardgate.portal.jobs import deliver_logs, every_minute
 from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.endpoints import Sockets
 
@@ -55,7 +55,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await hub.db.prepare()
-        tasks = [asyncio.create_task(Dispatcher(hub).run()), asyncio.create_task(_repeat_jobs(hub))]
+        repeated = [asyncio.create_task(_repeat(hub, job)) for job in (every_minute, deliver_logs)]
+        tasks = [asyncio.create_task(Dispatcher(hub).run()), *repeated]
         state.is_ready = True
         try:
             yield
@@ -100,11 +101,11 @@ def _add_health(app: FastAPI, hub: Hub, state: _State) -> None:
         return Response(generate_latest(hub.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _repeat_jobs(hub: Hub) -> None:
+async def _repeat(hub: Hub, job: Callable[[Hub], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(_JOBS_EVERY.total_seconds())
         try:
-            await every_minute(hub)
+            await job(hub)
         except Exception:
             hub.metrics.failures.labels("jobs").inc()
             log.exception("a regular job failed")

@@ -53,6 +53,16 @@ class Settings(BaseSettings):
     ingestion_capacity: float = Field(
         1.0, ge=1, validation_alias=_env("ingestion_capacity", "INGESTION_RATE_LIMIT_CAPACITY")
     )
+    log_sinks_allow_private: bool = Field(False, validation_alias=_env("log_sinks_allow_private"))
+    sentinel_client_id: str | None = Field(None, validation_alias=_env("sentinel_client_id", "SENTINEL_CLIENT_ID"))
+    sentinel_client_secret: SecretStr | None = Field(
+        None, validation_alias=_env("sentinel_client_secret", "SENTINEL_CLIENT_SECRET")
+    )
+    aws_access_key_id: str | None = Field(None, validation_alias=_env("aws_access_key_id", "AWS_ACCESS_KEY_ID"))
+    aws_secret_access_key: SecretStr | None = Field(
+        None, validation_alias=_env("aws_secret_access_key", "AWS_SECRET_ACCESS_KEY")
+    )
+    aws_session_token: SecretStr | None = Field(None, validation_alias=_env("aws_session_token", "AWS_SESSION_TOKEN"))
     send_queue: int = Field(2048, ge=16, validation_alias=_env("send_queue"))
     log_level: str = Field("info", validation_alias=_env("log_level", "LOG_LEVEL"))
     log_dir: Path | None = Field(None, validation_alias=_env("log_dir"))

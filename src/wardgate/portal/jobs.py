@@ -11,3 +11,8 @@ async def every_minute(hub: Hub) -> None:
         client.grants.prune()
     for gateway in hub.presence.all_gateways():
         gateway.grants.prune()
+
+
+async def deliver_logs(hub: Hub) -> None:
+    """Brings new log rows to their sinks; takes as long as the slowest of them, two minutes at most."""
+    await hub.delivery.run()

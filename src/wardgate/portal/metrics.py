@@ -29,6 +29,9 @@ class Metrics:
         self.flow_uploads = Counter(
             "wardgate_portal_flow_uploads", "Uploads of flow logs", ["status"], registry=self.registry
         )
+        self.sinks = Counter(
+            "wardgate_portal_log_deliveries", "Batches for log sinks", ["outcome"], registry=self.registry
+        )
         self.failures = Counter(
             "wardgate_portal_failures", "Unforeseen errors that were survived", ["where"], registry=self.registry
         )

@@ -11,6 +11,9 @@ from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
 from wardgate.portal.metrics import Metrics
 from wardgate.portal.presence import Presence
+from wardgate.portal.sinks.client import Client
+from wardgate.portal.sinks.delivery import Delivery
+from wardgate.portal.sinks.destinations import operator_of
 from wardgate.wire.portal import FlowLogsConfig
 
 MAX_REFRESHES = 8
@@ -22,6 +25,7 @@ class Hub:
     """The node's database, clock, presence and counters.
 
     Attributes:
+        delivery: Brings logs to their sinks.
         shuffled: Mixes candidates that are equally good; a test may keep them in order.
     """
 
@@ -31,7 +35,18 @@ class Hub:
     presence: Presence = field(default_factory=Presence)
     metrics: Metrics = field(default_factory=Metrics)
     shuffled: Callable[[Sequence[Any]], Sequence[Any]] = lambda some: random.sample(some, len(some))
+    delivery: Delivery = field(init=False)
     refreshes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REFRESHES))
+
+    def __post_init__(self) -> None:
+        operator = operator_of(self.settings)
+        self.delivery = Delivery(
+            self.db,
+            self.clock,
+            operator,
+            client=lambda: Client(operator.allows_private),
+            count=lambda what: self.metrics.sinks.labels(what).inc(),
+        )
 
     @property
     def flow_logs(self) -> FlowLogsConfig:

@@ -51,10 +51,13 @@ async def test_a_device_is_not_admitted_without_its_row_in_the_log(db: Database)
     async with db.unscoped_write() as session:
         await (await session.connection()).exec_driver_sql("DROP TABLE session_logs")
 
-    with pytest.raises(DBAPIError):
+    async def connect() -> None:
         async with db.writing(lab.subject) as unit:
             fields = {"type": "client", "actor_id": lab.actor.id, "firezone_id": "laptop", "name": "laptop"}
             write_session(unit, await create_device(unit, **fields), lab.client_token_id)
+
+    with pytest.raises(DBAPIError):
+        await connect()
 
     async with db.scoped(lab.subject) as scope:
         assert await scope.all(scope.select(Device)) == []
