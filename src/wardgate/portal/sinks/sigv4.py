@@ -37,7 +37,7 @@ def sign(
     """The headers of a request with those that sign it.
 
     Args:
-        headers: All of them are signed; `Host` is added.
+        headers: All of them are signed, and `Host`, which whoever sends them adds.
         at: When it is signed; AWS takes it for some minutes.
     """
     parts = urlsplit(url)
@@ -67,10 +67,10 @@ def sign(
     for part in (stamp[:8], region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
     signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
-    signed["authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={credentials.access_key_id}/{scope}, SignedHeaders={names}, Signature={signature}"
-    )
-    return signed
+    proof = f"Credential={credentials.access_key_id}/{scope}, SignedHeaders={names}, Signature={signature}"
+    return {name: value for name, value in signed.items() if name != "host"} | {
+        "authorization": f"AWS4-HMAC-SHA256 {proof}"
+    }
 
 
 def _canonical_query(query: str) -> str:
