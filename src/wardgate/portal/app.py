@@ -1,7 +1,7 @@
 """The ASGI application: routes, and what runs beside them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,16 +17,16 @@ from wardgate.portal.api.app import mount
 from wardgate.portal.api.context import ApiContext
 from wardgate.portal.api.ingestion import Ingestion
 from wardgate.portal.changes import Dispatcher
-from wardgate.portal.channels.base import log
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.clock import Clock, SystemClock
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
-from wardgate.portal.jobs import deliver_logs, every_minute
+from wardgate.portal.jobs import prune_channels, standard_jobs
+from wardgate.portal.scheduler import Scheduler
 from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.endpoints import Sockets
 
-_JOBS_EVERY: Final = timedelta(minutes=1)
+_PRUNE_EVERY: Final = timedelta(minutes=1)
 
 
 @dataclass
@@ -55,8 +55,10 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await hub.db.prepare()
-        repeated = [asyncio.create_task(_repeat(hub, job)) for job in (every_minute, deliver_logs)]
-        tasks = [asyncio.create_task(Dispatcher(hub).run()), *repeated]
+        dispatcher = Dispatcher(hub)
+        await dispatcher.start()
+        scheduler = Scheduler(hub, standard_jobs() if hub.jobs is None else hub.jobs)
+        tasks = [asyncio.create_task(work) for work in (dispatcher.run(), scheduler.run(), _prune_channels(hub))]
         state.is_ready = True
         try:
             yield
@@ -101,14 +103,10 @@ def _add_health(app: FastAPI, hub: Hub, state: _State) -> None:
         return Response(generate_latest(hub.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _repeat(hub: Hub, job: Callable[[Hub], Awaitable[None]]) -> None:
+async def _prune_channels(hub: Hub) -> None:
     while True:
-        await asyncio.sleep(_JOBS_EVERY.total_seconds())
-        try:
-            await job(hub)
-        except Exception:
-            hub.metrics.failures.labels("jobs").inc()
-            log.exception("a regular job failed")
+        await asyncio.sleep(_PRUNE_EVERY.total_seconds())
+        prune_channels(hub)
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:

@@ -17,15 +17,27 @@ ROTATED_LIFETIME: Final = timedelta(hours=4)
 _BATCH: Final = 1000
 
 
-async def purge(db: Database, at: datetime) -> None:
-    """Removes expired grants and tokens, rotated gateway tokens past their time, and old log rows."""
+async def remove_grants(db: Database, at: datetime) -> None:
+    """Removes expired grants. Receivers end them by themselves, so nobody is told."""
     async with db.unscoped_write() as session:
-        # Receivers end expired grants by themselves, so their removal is silent.
         await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.expires_at <= at))
-        await session.execute(delete(ChangeLog).where(ChangeLog.timestamp <= at - LOG_RETENTION))
-        await session.execute(delete(SessionLog).where(SessionLog.timestamp <= at - LOG_RETENTION))
-        await session.execute(delete(ApiRequestLog).where(ApiRequestLog.inserted_at <= at - LOG_RETENTION))
+
+
+async def remove_logs(db: Database, at: datetime) -> None:
+    """Removes old rows of the change, session and API request logs."""
+    for column in (ChangeLog.timestamp, SessionLog.timestamp, ApiRequestLog.inserted_at):
+        async with db.unscoped_write() as session:
+            await session.execute(delete(column.class_).where(column <= at - LOG_RETENTION))
+
+
+async def remove_flow_logs(db: Database, at: datetime) -> None:
+    """Removes old flows."""
+    async with db.unscoped_write() as session:
         await session.execute(delete(FlowLog).where(FlowLog.flow_start <= at - FLOW_LOG_RETENTION))
+
+
+async def remove_tokens(db: Database, at: datetime) -> None:
+    """Removes expired tokens and rotated gateway tokens past their time, as if somebody revoked them."""
     async with db.unscoped() as session:
         client_tokens = await session.scalars(select(ClientToken).where(ClientToken.expires_at <= at).limit(_BATCH))
         api_tokens = await session.scalars(select(ApiToken).where(ApiToken.expires_at <= at).limit(_BATCH))

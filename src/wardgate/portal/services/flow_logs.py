@@ -6,6 +6,7 @@ from typing import Any, Final
 from wardgate.errors import RemoteProtocolError
 from wardgate.portal.db.accounts import find_account
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.sealing import unseal
 from wardgate.portal.domain.checks import is_uuid
 from wardgate.wire.portal_secrets import read_ingest_token
 
@@ -35,7 +36,8 @@ async def read_attribution(db: Database, token: str, at: datetime) -> dict[str, 
     try:
         account_id = str(read_ingest_token(token)["account_id"])
         account = await find_account(db, account_id) if is_uuid(account_id) else None
-        claims: dict[str, Any] = read_ingest_token(token, key=account.ingest_signing_key if account else _UNKNOWN_KEY)
+        key = unseal(db.keyring, account, "ingest_signing_key") if account else _UNKNOWN_KEY
+        claims: dict[str, Any] = read_ingest_token(token, key=key)
         columns = _columns(claims)
     except (RemoteProtocolError, ValueError, OverflowError):
         return None

@@ -10,6 +10,7 @@ from uuid import uuid4
 from wardgate.portal.config import Settings
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.log_tables import LogSink
+from wardgate.portal.db.sealing import seal, unseal
 from wardgate.portal.sinks import simple
 from wardgate.portal.sinks.elastic import Elastic, RollOvers
 from wardgate.portal.sinks.outcomes import Destination
@@ -93,17 +94,15 @@ def open_secrets(keyring: Keyring, sink: LogSink) -> dict[str, str]:
     """
     if sink.credentials is None:
         return {}
-    opened: dict[str, str] = json.loads(keyring.open(sink.credentials, _place(sink.id)))
+    opened: dict[str, str] = json.loads(unseal(keyring, sink, "credentials"))
     return opened
 
 
 def seal_secrets(keyring: Keyring, sink_id: str, values: Mapping[str, str]) -> bytes | None:
     """A sink's secrets for its row."""
-    return keyring.seal(json.dumps(dict(values)).encode(), _place(sink_id)) if values else None
-
-
-def _place(sink_id: str) -> str:
-    return f"log_sinks.credentials:{sink_id}"
+    if not values:
+        return None
+    return seal(keyring, json.dumps(dict(values)).encode(), LogSink, "credentials", sink_id)
 
 
 def scrub(text: str, opened: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from tests.unit.portal.domain.test_flow_records import CLOSE, OPEN, OUTER
 from tests.unit.portal.helpers import ManualClock
 from wardgate.portal.api.ingestion import MAX_BODY, Ingestion
 from wardgate.portal.db.log_tables import FlowLog
+from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import Account
 from wardgate.portal.services.log_objects import iso_utc
 from wardgate.wire.portal_secrets import sign_jwt
@@ -49,7 +50,8 @@ async def token_of(
         **change,
     }
     return sign_jwt(
-        {name: value for name, value in claims.items() if value is not None}, key or account.ingest_signing_key
+        {name: value for name, value in claims.items() if value is not None},
+        key or unseal(portal.db.keyring, account, "ingest_signing_key"),
     )
 
 

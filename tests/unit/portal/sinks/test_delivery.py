@@ -422,15 +422,15 @@ async def test_a_sink_can_be_tried_out(bench: Bench) -> None:
 
 
 async def test_events_of_a_year_are_kept_for_their_time(bench: Bench) -> None:
-    from wardgate.portal.db.purge import purge
+    from wardgate.portal.db.purge import remove_logs
 
     await bench.changes(1)
     await _write_api_request(bench)
     at = bench.clock.utc_now()
-    await purge(bench.db, at + timedelta(days=89))
+    await remove_logs(bench.db, at + timedelta(days=89))
     async with bench.db.unscoped() as session:
         assert (await session.scalars(select(ChangeLog))).all()
-    await purge(bench.db, at + timedelta(days=91))
+    await remove_logs(bench.db, at + timedelta(days=91))
     async with bench.db.unscoped() as session:
         assert not (await session.scalars(select(ChangeLog).where(ChangeLog.timestamp <= at))).all()
 
