@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from wardgate import __version__
 from wardgate.portal.api.app import mount
 from wardgate.portal.api.context import ApiContext
+from wardgate.portal.api.ingestion import Ingestion
 from wardgate.portal.bounds import Bounds
 from wardgate.portal.changes import Dispatcher
 from wardgate.portal.channels.hub import Hub
@@ -80,9 +81,14 @@ def create_app(
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
     trusted_location = partial(location_of, proxies=settings.proxy_networks)
     context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
-    mount(app, context, settings.rest_api_url)
+    limits = Ingestion(clock, settings.ingestion_refill_rate, settings.ingestion_capacity, _counter(hub))
+    mount(app, context, settings.rest_api_url, limits)
     app.add_middleware(Guard, bounds=bounds, trusted_ip=trusted_ip, locate=trusted_location)
     return app
+
+
+def _counter(hub: Hub) -> Callable[[str], None]:
+    return lambda status: hub.metrics.flow_uploads.labels(status).inc()
 
 
 def open_database(settings: Settings, clock: Clock) -> Database:

@@ -32,6 +32,12 @@ class Metrics:
         self.changes = Counter(
             "wardgate_portal_changes", "Committed row changes that were dispatched", ["object"], registry=self.registry
         )
+        self.flow_uploads = Counter(
+            "wardgate_portal_flow_uploads", "Uploads of flow logs", ["status"], registry=self.registry
+        )
+        self.sinks = Counter(
+            "wardgate_portal_log_deliveries", "Batches for log sinks", ["outcome"], registry=self.registry
+        )
         self.failures = Counter(
             "wardgate_portal_failures", "Unforeseen errors that were survived", ["where"], registry=self.registry
         )
