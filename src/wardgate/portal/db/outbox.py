@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import uuid4
 
 from sqlalchemy import delete, func, select, text, tuple_, update
 
@@ -150,6 +151,23 @@ class _BySnapshot:
             self._last = (batch.entries[-1].transaction_id, batch.entries[-1].id)
         else:
             self._seen, self._target, self._last = self._target or self._seen, "", (0, 0)
+
+
+async def request_refresh(db: Database, account_id: str, pairs: Sequence[tuple[str, str]]) -> None:
+    """Has clients, wherever they are connected, ask anew for resources: pairs of client and resource."""
+    async with db.unscoped_write() as session:
+        for start in range(0, len(pairs), BATCH):
+            some = [list(pair) for pair in pairs[start : start + BATCH]]
+            session.add(
+                OutboxEntry(
+                    account_id=account_id,
+                    commit_id=str(uuid4()),
+                    object="refresh_requests",
+                    operation="insert",
+                    after={"pairs": some},
+                )
+            )
+    db.notify()
 
 
 def _bounds(snapshot: str) -> tuple[int, int]:
