@@ -35,11 +35,18 @@ class Bus(Protocol):
 
 
 class LocalNetwork:
-    """Portals in one process; a test can take the network away."""
+    """Portals in one process; a test can take the network away, lose what a portal says, and hold messages back.
+
+    Attributes:
+        is_up: Whether portals are connected.
+        lost: Portals whose messages nobody gets, and who get none, without knowing it.
+    """
 
     def __init__(self) -> None:
         self._buses: dict[str, LocalBus] = {}
+        self._held: list[tuple[str, str, bytes]] | None = None
         self.is_up = True
+        self.lost: set[str] = set()
 
     def bus(self, node_id: str) -> "LocalBus":
         """A new portal's connection."""
@@ -54,10 +61,23 @@ class LocalNetwork:
         self._buses.pop(node_id, None)
 
     def carry(self, sender: str, target: str, message: bytes) -> None:
-        """Delivers at once."""
+        """Delivers at once, unless messages are held back."""
+        if self._held is not None:
+            self._held.append((sender, target, message))
+            return
         for node_id, bus in list(self._buses.items()):
-            if node_id != sender and target in (ALL, node_id):
+            if node_id != sender and target in (ALL, node_id) and not self.lost & {sender, node_id}:
                 bus.take(target, message)
+
+    def hold(self) -> None:
+        """Keeps messages back from now on."""
+        self._held = []
+
+    def release(self) -> None:
+        """Delivers what was held back."""
+        held, self._held = self._held or [], None
+        for message in held:
+            self.carry(*message)
 
     def restore(self) -> None:
         """Gives the network back."""

@@ -59,7 +59,7 @@ class Reader:
                 await self._position.start(session)
                 return Batch(is_cut_off=True)
             entries = await self._position.read(session)
-        return Batch(entries, has_more=len(entries) >= BATCH)
+        return Batch(entries, has_more=len(entries) >= BATCH or self._position.is_paging)
 
     def advance(self, batch: Batch) -> None:
         """A batch was told to the channels."""
@@ -73,6 +73,8 @@ class Reader:
 
 class _ById:
     """A position on SQLite."""
+
+    is_paging = False
 
     def __init__(self) -> None:
         self._last = 0
@@ -112,6 +114,11 @@ class _BySnapshot:
         self._target = ""
         self._last = (0, 0)
 
+    @property
+    def is_paging(self) -> bool:
+        """Whether this is not the first page of a long reading, during which more may have been committed."""
+        return self._last != (0, 0)
+
     async def start(self, session: Any) -> None:
         self._seen = await session.scalar(text("SELECT CAST(pg_current_snapshot() AS TEXT)"))
         self._target, self._last = "", (0, 0)
@@ -147,7 +154,7 @@ class _BySnapshot:
         return entries
 
     def advance(self, batch: Batch) -> None:
-        if batch.has_more:
+        if len(batch.entries) >= BATCH:
             self._last = (batch.entries[-1].transaction_id, batch.entries[-1].id)
         else:
             self._seen, self._target, self._last = self._target or self._seen, "", (0, 0)
