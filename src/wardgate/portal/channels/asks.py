@@ -210,6 +210,9 @@ class Asks:
         facts: GrantFacts,
         is_iceless: bool,
     ) -> None:
+        if facts.authorization_id in self._hub.presence.ended:
+            self._fail(facts.resource.id, Refusal("offline"))
+            return
         client = self._channel.device
         preshared_key = gateway_preshared_key(client.psk_party, responder)
         ice = ice_credentials(client.id, client.public_key, gateway.device.id, gateway.device.public_key)
