@@ -3,19 +3,19 @@
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import ClassVar, Final
 
 from wardgate.ids import AccountId, GatewayId, ResourceId, SiteId, TokenId
-from wardgate.portal.channels import views
+from wardgate.portal.channels import renewals, views
 from wardgate.portal.channels.base import Channel, Transport
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.channels.relays import RelayShare
-from wardgate.portal.channels.views import DeviceFacts
+from wardgate.portal.channels.views import DeviceFacts, GrantFacts
 from wardgate.portal.db import authorizations
-from wardgate.portal.db.tables import GatewayToken
+from wardgate.portal.db.tables import GatewayToken, PolicyAuthorization
 from wardgate.portal.domain.selection import OnlineGateway
 from wardgate.portal.domain.subjects import Subject
 from wardgate.wire import portal
@@ -72,12 +72,17 @@ class Grants:
         del self._by_pair[client_id, resource_id]
         return grant.expires_at > self._now()
 
-    def clear_client(self, client_id: str) -> list[str]:
-        """Forgets all grants of one client and gives their resources."""
-        resources = [resource for client, resource in self._by_pair if client == client_id]
-        for resource in resources:
-            del self._by_pair[client_id, resource]
-        return resources
+    def extend(self, client_id: str, resource_id: str, grant: Grant) -> bool:
+        """A grant lasts until another moment; whether its receiver must be told."""
+        known = self._by_pair.get((client_id, resource_id))
+        if known is None or known.authorization_id != grant.authorization_id or known == grant:
+            return False
+        self._by_pair[client_id, resource_id] = grant
+        return True
+
+    def snapshot(self) -> dict[tuple[str, str], Grant]:
+        """What is known at this moment, by client and resource."""
+        return dict(self._by_pair)
 
     def has_resource(self, resource_id: str) -> bool:
         """Whether anyone may reach that resource here."""
@@ -245,6 +250,19 @@ class GatewayChannel(Channel):
         """Lets a client in."""
         self.grants.add(message.client.id, message.resource.id, grant)
         self.push(message)
+
+    async def readdress(self, ipv4: str, ipv6: str) -> None:
+        """The gateway has other tunnel addresses: everything is told anew."""
+        self.device = replace(self.device, ipv4=ipv4, ipv6=ipv6)
+        await self.send_init()
+
+    def extend(self, grant: PolicyAuthorization, facts: GrantFacts) -> None:
+        """A grant ends at another moment: the gateway is told if it counts on it."""
+        known = Grant(grant.id, grant.expires_at)
+        if self.grants.extend(grant.initiating_device_id, grant.resource_id, known):
+            message = renewals.for_gateway(self, grant, facts)
+            if message is not None:
+                self.push(message)
 
     def reject(self, client_id: str, resource_id: str, authorization_id: str) -> None:
         """A grant was deleted: the gateway is told if it still counts on it."""

@@ -6,8 +6,9 @@ from typing import Final
 from sqlalchemy import delete, select
 
 from wardgate.ids import AccountId
+from wardgate.portal.db import authorizations
 from wardgate.portal.db.engine import Database
-from wardgate.portal.db.tables import ApiToken, ChangeLog, ClientToken, GatewayToken, PolicyAuthorization
+from wardgate.portal.db.tables import ApiToken, ChangeLog, ClientToken, GatewayToken
 from wardgate.portal.domain import subjects
 
 LOG_RETENTION: Final = timedelta(days=90)
@@ -18,8 +19,7 @@ _BATCH: Final = 1000
 async def purge(db: Database, at: datetime) -> None:
     """Removes expired grants and tokens, rotated gateway tokens past their time, and old log rows."""
     async with db.unscoped_write() as session:
-        # Receivers end expired grants by themselves, so their removal is silent.
-        await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.expires_at <= at))
+        await authorizations.end_expired(session, at)
         await session.execute(delete(ChangeLog).where(ChangeLog.timestamp <= at - LOG_RETENTION))
     async with db.unscoped() as session:
         client_tokens = await session.scalars(select(ClientToken).where(ClientToken.expires_at <= at).limit(_BATCH))

@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -371,7 +372,10 @@ class ApiToken(TenantRow):
 
 
 class PolicyAuthorization(TenantRow):
-    """One grant. It goes with anything that it was made from."""
+    """One grant. It goes with anything that it was made from.
+
+    The keys are those of the two programs it was made for: a program that was started again knows nothing of it.
+    """
 
     __tablename__ = "policy_authorizations"
     __table_args__ = (
@@ -398,6 +402,9 @@ class PolicyAuthorization(TenantRow):
     initiator_remote_ip: Mapped[str | None] = mapped_column(IpText)
     initiator_user_agent: Mapped[str | None]
     receiver_remote_ip: Mapped[str | None] = mapped_column(IpText)
+    initiator_public_key: Mapped[str | None] = mapped_column(String(44))
+    receiver_public_key: Mapped[str | None] = mapped_column(String(44))
+    use_iceless: Mapped[bool] = mapped_column(default=False, server_default=false())
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -449,6 +456,7 @@ REDACTED = frozenset(
 NOT_AUDITED = frozenset(
     {
         "policy_authorizations",
+        "ended_grants",
         "relay_tokens",
         "portal_sessions",
         "pending_identities",
@@ -460,4 +468,5 @@ NOT_AUDITED = frozenset(
 )
 """Tables whose changes take effect but are not in the change log."""
 
+import wardgate.portal.db.grant_tables  # noqa: E402
 import wardgate.portal.db.identity_tables  # noqa: E402, F401 - they are tables, too, and are built on these

@@ -9,6 +9,8 @@ from typing import Final
 
 from wardgate.portal.domain.addresses import TUNNEL_IPV4, TUNNEL_IPV6
 
+NETWORKS: Final = {"ipv4": TUNNEL_IPV4, "ipv6": TUNNEL_IPV6}
+"""Where each of a device's addresses lies, by column."""
 _SIZE: Final = 2**21
 _FIRST: Final = 1
 _LAST: Final = _SIZE - 2

@@ -19,6 +19,11 @@ UPDATED, DELETED, REJECT = "resource_created_or_updated", "resource_deleted", "r
 REGION = {"property": "remote_ip_location_region", "operator": "is_in", "values": ["AT"]}
 VERIFIED = {"property": "client_verified", "operator": "is", "values": ["true"]}
 LOOPBACK = {"property": "remote_ip", "operator": "is_in_cidr", "values": ["127.0.0.0/8"]}
+HOURS = {
+    "property": "current_utc_datetime",
+    "operator": "is_in_day_of_week_time_ranges",
+    "values": ["M/09:00-13:00/UTC"],
+}
 GONE = ["disconnect token_expired", "phx_close"]
 
 
@@ -81,6 +86,17 @@ def pool(*names: str) -> Step:
 
 def verify(name: str, *, is_verified: bool = True) -> Step:
     return lambda world, unit: devices.set_verified(unit, world.id(name), is_verified)
+
+
+def move(name: str, ipv4: str) -> Step:
+    return lambda world, unit: devices.change_addresses(unit, world.id(name), {"ipv4": ipv4})
+
+
+def account(**values: str) -> Step:
+    async def step(world: World, unit: UnitOfWork) -> None:
+        await unit.update(await unit.account(), **values)
+
+    return step
 
 
 LOSES_LAB = {
@@ -168,6 +184,51 @@ ROWS = [
         rest=("PATCH", "/policies/{p-lab}", {"policy": {"conditions": [REGION]}}),
     ),
     Row(
+        "a policy gets conditions that hold: nobody notices",
+        change_policy("p-lab", conditions=[LOOPBACK]),
+        {},
+        rest=("PATCH", "/policies/{p-lab}", {"policy": {"conditions": [LOOPBACK]}}),
+    ),
+    Row(
+        "a policy gets hours: the gateway learns the new end, the clients notice nothing",
+        change_policy("p-lab", conditions=[HOURS]),
+        {"gw-vienna": ["create_authorization laptop lab", "create_authorization phone lab"]},
+    ),
+    Row(
+        "the hours of a policy are prolonged",
+        change_policy("p-lab", conditions=[]),
+        {"gw-vienna": ["create_authorization laptop lab", "create_authorization phone lab"]},
+        before=(change_policy("p-lab", conditions=[HOURS]),),
+    ),
+    Row(
+        "a pool gets hours: the device learns the new end",
+        change_policy("p-printers", conditions=[HOURS]),
+        {"printer": ["client_device_access_authorized laptop printers"]},
+    ),
+    Row(
+        "a policy is deleted while another one gives the same: nobody notices",
+        drop_policy("p-lab"),
+        {},
+        before=(add_policy("oncall", "lab"),),
+    ),
+    Row(
+        "a policy is disabled while another one gives the same for some hours",
+        change_policy("p-lab", is_disabled=True),
+        {"gw-vienna": ["create_authorization laptop lab", "create_authorization phone lab"]},
+        before=(add_policy("oncall", "lab", conditions=[HOURS]),),
+    ),
+    Row(
+        "a policy is deleted while another one gives the same without flow logs: tokens have to be made anew",
+        drop_policy("p-lab"),
+        ASKS_LAB_AGAIN,
+        before=(add_policy("oncall", "lab", flow_log_uploads_enabled=False),),
+    ),
+    Row(
+        "a second policy gives what is had already",
+        add_policy("everyone", "lab"),
+        {"ugo-laptop": [f"{UPDATED} lab"]},
+    ),
+    Row(
         "a policy is for another group",
         change_policy("p-lab", group_id="finance"),
         {**LOSES_LAB, "ugo-laptop": [f"{UPDATED} lab"]},
@@ -199,6 +260,28 @@ ROWS = [
         members("engineering", remove=("mia",)),
         LOSES_ALL,
         rest=("PATCH", "/groups/{engineering}/memberships", {"memberships": {"remove": ["mia"]}}),
+    ),
+    Row(
+        "a membership is removed while another one gives a part",
+        members("engineering", remove=("mia",)),
+        {
+            "gw-vienna": [f"{REJECT} laptop web"],
+            "printer": [f"{REJECT} laptop printers"],
+            **{
+                one: [
+                    "client_device_access_denied forbidden",
+                    *(f"{DELETED} {lost}" for lost in ("web", "wiki", "printers")),
+                ]
+                for one in ("laptop", "phone")
+            },
+        },
+        before=(add_policy("oncall", "lab"),),
+    ),
+    Row(
+        "a group is deleted while Everyone has the same",
+        lambda world, unit: groups.delete_group(unit, world.id("finance")),
+        {},
+        before=(add_policy("everyone", "ledger"),),
     ),
     Row(
         "a membership of a group without policies",
@@ -343,6 +426,40 @@ ROWS = [
         rest=("PUT", "/clients/{laptop}/verify", None),
     ),
     Row(
+        "a client is no longer verified: what needs it ends",
+        verify("laptop", is_verified=False),
+        {"gw-vienna": [f"{REJECT} laptop lab"], "laptop": [f"{DELETED} lab"]},
+        before=(verify("laptop"), verify("phone"), change_policy("p-lab", conditions=[VERIFIED])),
+        rest=("PUT", "/clients/{laptop}/unverify", None),
+    ),
+    Row(
+        "a client has another tunnel address: what hangs on the old one ends",
+        move("laptop", "100.64.77.1"),
+        {
+            "gw-vienna": [f"{REJECT} laptop lab", f"{REJECT} laptop web"],
+            "printer": [f"{REJECT} laptop printers"],
+            "laptop": ["init", *(f"{kind} {one}" for kind in (DELETED, UPDATED) for one in ("lab", "web", "printers"))],
+        },
+    ),
+    Row(
+        "a gateway has another tunnel address",
+        move("gw-vienna", "100.64.77.2"),
+        {
+            "gw-vienna": [f"{REJECT} laptop lab", f"{REJECT} laptop web", f"{REJECT} phone lab", "init"],
+            "laptop": [f"{kind} {one}" for kind in (DELETED, UPDATED) for one in ("lab", "web")],
+            "phone": [f"{DELETED} lab", f"{UPDATED} lab"],
+        },
+    ),
+    Row(
+        "a member of a pool has another tunnel address",
+        move("printer", "100.64.77.3"),
+        {
+            "printer": [f"{REJECT} laptop printers", "init"],
+            "laptop": ["client_device_access_denied forbidden", f"{DELETED} printers", f"{UPDATED} printers"],
+            "phone": ["client_device_access_denied forbidden", f"{UPDATED} printers"],
+        },
+    ),
+    Row(
         "a client is renamed",
         lambda world, unit: devices.update_client(unit, world.id("laptop"), {"name": "Mia's"}),
         {},
@@ -436,6 +553,16 @@ ROWS = [
         "the network configuration of an account is changed",
         lambda world, unit: accounts.update_config(unit, {"search_domain": "corp.example"}),
         {one: ["config_changed"] for one in ("laptop", "phone", "ugo-laptop", "printer")},
+    ),
+    Row(
+        "an account has another slug",
+        account(slug="corporation"),
+        {"gw-vienna": ["init"], "gw-graz": ["init"]},
+    ),
+    Row(
+        "an account has another name",
+        account(name="Corporation"),
+        {},
     ),
     Row(
         "the features of an account are changed",
