@@ -50,7 +50,7 @@ async def change_addresses(unit: UnitOfWork, device_id: str, fields: Mapping[str
     """
     device = await unit.get(Device, device_id)
     problems = checks.Problems()
-    values = {}
+    values: dict[str, Any] = {}
     for name, network in tunnel_ips.NETWORKS.items():
         if name in fields:
             values[name] = _tunnel_address(problems, name, network, fields[name])

@@ -92,7 +92,7 @@ def move(name: str, ipv4: str) -> Step:
     return lambda world, unit: devices.change_addresses(unit, world.id(name), {"ipv4": ipv4})
 
 
-def account(**values: str) -> Step:
+def account(**values: Any) -> Step:
     async def step(world: World, unit: UnitOfWork) -> None:
         await unit.update(await unit.account(), **values)
 
