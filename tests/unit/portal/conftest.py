@@ -11,6 +11,7 @@ from tests.postgres import TEMPLATE, Server, server_or_skip
 from tests.unit.portal.helpers import SECRET_KEY, ManualClock
 from wardgate.portal.clock import SystemClock
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.keyring import key_file_of
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +53,8 @@ def database_path(migrated: Path, tmp_path: Path) -> Path:
     """An SQLite file, for tests that are about files."""
     path = tmp_path / "portal.db"
     shutil.copy(migrated, path)
+    key_file_of(path).write_text(SECRET_KEY)
+    key_file_of(path).chmod(0o600)
     return path
 
 

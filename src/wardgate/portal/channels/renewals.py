@@ -15,6 +15,7 @@ from wardgate.portal.channels import views
 from wardgate.portal.channels.views import DeviceFacts, GrantFacts
 from wardgate.portal.db import access
 from wardgate.portal.db.scope import Scope
+from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import Actor, ClientToken, Device, Policy, PolicyAuthorization
 from wardgate.portal.domain.resources import gateway_view
 from wardgate.portal.domain.subjects import Location, Subject
@@ -44,19 +45,19 @@ async def stored_facts(scope: Scope, grant: PolicyAuthorization) -> GrantFacts |
         authorized_at=grant.inserted_at,
         expires_at=grant.expires_at,
         resource=resource,
-        initiator=_device_facts(client),
+        initiator=_device_facts(scope, client),
         responder_id=grant.receiving_device_id,
         subject=_subject(client, actor, token),
-        signing_key=(await scope.account()).ingest_signing_key,
+        signing_key=unseal(scope.keyring, await scope.account(), "ingest_signing_key"),
     )
 
 
-def _device_facts(device: Device) -> DeviceFacts:
+def _device_facts(scope: Scope, device: Device) -> DeviceFacts:
     return DeviceFacts(
         id=device.id,
         name=device.name,
         public_key=device.public_key or "",
-        psk_base=device.psk_base,
+        psk_base=unseal(scope.keyring, device, "psk_base"),
         ipv4=device.ipv4,
         ipv6=device.ipv6,
         user_agent=device.last_seen_user_agent or "",

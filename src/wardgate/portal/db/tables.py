@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
@@ -21,12 +22,26 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from wardgate.portal.db.types import BigId, Id, IpText, JsonValue, Secret, UtcDateTime, case_insensitive
+from wardgate.portal.db.types import (
+    BigId,
+    Id,
+    IpText,
+    JsonValue,
+    Secret,
+    UtcDateTime,
+    case_insensitive,
+    current_transaction_id,
+)
 
 
 def new_id() -> str:
     """A random UUID."""
     return str(uuid4())
+
+
+def secret_place(table: str, column: str, row_id: str | int) -> str:
+    """What a sealed value is bound to."""
+    return f"{table}.{column}:{row_id}"
 
 
 def _now() -> datetime:
@@ -409,9 +424,13 @@ class PolicyAuthorization(TenantRow):
 
 
 class OutboxEntry(Base):
-    """A committed change that still has to reach the channels it concerns; all of one commit share `commit_id`."""
+    """A committed change that has to reach the channels it concerns; all of one commit share `commit_id`.
+
+    Ids are in the order of commits on SQLite alone; on PostgreSQL `transaction_id` tells which commits are new.
+    """
 
     __tablename__ = "outbox"
+    __table_args__ = (Index("outbox_transaction_id", "transaction_id", "id"),)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     account_id: Mapped[str | None] = mapped_column(Id)
@@ -420,13 +439,15 @@ class OutboxEntry(Base):
     operation: Mapped[str] = mapped_column(String(8))
     before: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     after: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
-    inserted_at: Mapped[datetime] = mapped_column(default=_now)
+    transaction_id: Mapped[int] = mapped_column(BigInteger, default=current_transaction_id())
+    inserted_at: Mapped[datetime] = mapped_column(default=_now, index=True)
 
 
 class ChangeLog(Base):
     """Who changed what: one row for each audited change, with secrets left out."""
 
     __tablename__ = "change_logs"
+    __table_args__ = (Index("change_logs_account_id_seq", "account_id", "seq"),)
 
     account_id: Mapped[str] = mapped_column(Id, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True)
     log_id: Mapped[str] = mapped_column(String(24), primary_key=True)
@@ -437,36 +458,56 @@ class ChangeLog(Base):
     after: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     subject: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     vsn: Mapped[int] = mapped_column(default=0)
+    seq: Mapped[int] = mapped_column(BigInteger)
 
 
 REDACTED = frozenset(
     {
-        "psk_base",
+        "answer",
+        "api_key",
+        "api_token",
+        "auth_header",
+        "bearer_token",
+        "client_secret",
+        "code_hash",
+        "credentials",
+        "hec_token",
         "ingest_signing_key",
+        "key_check",
+        "legacy_service_account_key",
+        "license_key",
+        "password_hash",
+        "private_key_jwk",
+        "psk_base",
+        "sealed_secret",
         "secret_hash",
         "secret_salt",
-        "password_hash",
-        "code_hash",
-        "sealed_secret",
-        "answer",
     }
 )
-"""Columns that never leave their table."""
+"""Columns that never leave their table (portal-domain-3 B2)."""
 
-NOT_AUDITED = frozenset(
-    {
-        "policy_authorizations",
-        "ended_grants",
-        "relay_tokens",
-        "portal_sessions",
-        "pending_identities",
-        "posture_devices",
-        "external_identity_sync_states",
-        "group_sync_states",
-        "membership_sync_states",
-    }
+LOGS = frozenset({"change_logs", "session_logs", "api_request_logs", "flow_logs", "log_sink_cursors", "ended_grants"})
+"""Tables that are never told of, row by row: what is deleted takes its rows here along in silence."""
+
+NOT_AUDITED = (
+    frozenset(
+        {
+            "policy_authorizations",
+            "relay_tokens",
+            "portal_sessions",
+            "pending_identities",
+            "posture_devices",
+            "external_identity_sync_states",
+            "group_sync_states",
+            "membership_sync_states",
+        }
+    )
+    | LOGS
 )
 """Tables whose changes take effect but are not in the change log."""
 
-import wardgate.portal.db.grant_tables  # noqa: E402
-import wardgate.portal.db.identity_tables  # noqa: E402, F401 - they are tables, too, and are built on these
+# Registers the tables of the other modules, which are built on these.
+from wardgate.portal.db import grant_tables as _grant_tables  # noqa: E402, F401
+from wardgate.portal.db import identity_tables as _identity_tables  # noqa: E402, F401
+from wardgate.portal.db import log_tables as _log_tables  # noqa: E402, F401
+from wardgate.portal.db import node_tables as _node_tables  # noqa: E402, F401

@@ -11,17 +11,18 @@ from sqlalchemy import Engine, create_engine, event, text
 from tests.unit.portal.helpers import Lab, make_lab
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.identity_tables import AuthProvider, Directory
+from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.migrate import _config, upgrade
 from wardgate.portal.db.tables import Actor, ChangeLog, ClientToken, new_id
 
 REFERENCES = {"actors": "created_by_directory_id", "groups": "directory_id", "client_tokens": "auth_provider_id"}
 
 
-async def test_rows_survive_the_migration_down_and_up(db: Database, engine: Engine) -> None:
-    await make_lab(db)
+async def test_rows_survive_the_migration_down_and_up(sqlite_db: Database, engine: Engine) -> None:
+    await make_lab(sqlite_db)
     before, references = rows(engine), references_of(engine)
 
-    to(engine, "0001")
+    to(engine, "0001", sqlite_db.keyring)
     assert not set(REFERENCES.items()) & set(references_of(engine))
     assert rows(engine) == before
     to(engine, "head")
@@ -89,13 +90,13 @@ async def newest(session: Any) -> str:
     return str(found.scalar_one())
 
 
-def to(engine: Engine, revision: str) -> None:
+def to(engine: Engine, revision: str, keyring: Keyring | None = None) -> None:
     with engine.begin() as connection:
         if revision == "head":
             upgrade(connection)
             return
         config = _config()
-        config.attributes["connection"] = connection
+        config.attributes.update(connection=connection, keyring=keyring)
         command.downgrade(config, revision)
 
 

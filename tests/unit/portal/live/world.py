@@ -18,7 +18,6 @@ from tests.unit.portal.helpers import ManualClock
 from tests.unit.portal.live.fold import wire_name
 from tests.unit.portal.sockets.harness import V1, V2, WAIT_S, Peer, PortalUnderTest, key
 from wardgate.ids import AccountId, ResourceId
-from wardgate.portal.db import outbox
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.tables import Device, Group, PolicyAuthorization, Resource
@@ -220,9 +219,9 @@ class World:
         quiet = 0
         async with asyncio.timeout(WAIT_S):
             while quiet < _QUIET_ROUNDS:
-                while await outbox.oldest(self.db):  # noqa: ASYNC110
-                    await asyncio.sleep(0.002)
                 for node in self.nodes:
+                    while await node.hub.outbox.is_behind():  # noqa: ASYNC110
+                        await asyncio.sleep(0.002)
                     await node.refreshed()
                 for peer in self.peers.values():
                     if not peer.is_closed.is_set():
