@@ -11,7 +11,7 @@ from wardgate.ids import AccountId, ActorId, ClientId, GatewayId, ResourceId, To
 from wardgate.portal.channels import renewals, views
 from wardgate.portal.channels.asks import Asks
 from wardgate.portal.channels.base import Channel, Transport, log
-from wardgate.portal.channels.gateway import Grant, Grants
+from wardgate.portal.channels.gateway import Grant, Grants, reconcile
 from wardgate.portal.channels.held import RENEW_AHEAD, HeldGrant, HeldGrants
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.channels.pools import Pools, pool_addresses
@@ -311,6 +311,8 @@ class ClientChannel(Channel):
 
     async def _refresh(self) -> None:
         self._is_stale.clear()
+        if self.hub.clock.now() >= self._recompute_at:
+            await reconcile(self)
         await self._renew_held()
         resets = self._resets | self._held.take_ended(self.hub.clock.utc_now())
         self._resets.clear()
@@ -355,12 +357,7 @@ class ClientChannel(Channel):
         self._views = {one: view for one, view in seen if view is not None}
         self.resources = {one: facts[one] for one in self._views}
         self._changes_at = next_change((one for rule in rules for one in rule.conditions), now.at)
-        self._recompute_at = self.hub.clock.now() + RECOMPUTE_S * self._spread
-
-    @property
-    def _spread(self) -> float:
-        """From 0.5 to 1: clients that came together do not compute together."""
-        return 0.5 + int(self.device_id[:4], 16) / 0x20000
+        self._recompute_at = self.hub.clock.now() + RECOMPUTE_S * self.hub.spread(self.device_id)
 
     def _look_later(self) -> None:
         """Wakes up when a time window opens or closes, a grant has to be renewed, or it has been long."""

@@ -1,19 +1,21 @@
 """The conversation with a gateway: who it lets in, until when, and its candidates for clients."""
 
+import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol
 
 from wardgate.ids import AccountId, GatewayId, ResourceId, SiteId, TokenId
 from wardgate.portal.channels import renewals, views
-from wardgate.portal.channels.base import Channel, Transport
+from wardgate.portal.channels.base import Channel, Transport, log
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.channels.relays import RelayShare
 from wardgate.portal.channels.views import DeviceFacts, GrantFacts
+from wardgate.portal.clock import Timer
 from wardgate.portal.db import authorizations
 from wardgate.portal.db.tables import GatewayToken, PolicyAuthorization
 from wardgate.portal.domain.selection import OnlineGateway
@@ -99,6 +101,42 @@ class Grants:
         self._by_pair = {pair: grant for pair, grant in self._by_pair.items() if grant.expires_at > now}
 
 
+class Receiver(Protocol):
+    """Who holds grants: a gateway, or a client that others reach."""
+
+    hub: Hub
+    subject: Subject
+    grants: Grants
+
+    @property
+    def device_id(self) -> str:
+        """Whose they are."""
+
+    def reject(self, client_id: str, resource_id: str, authorization_id: str) -> None:
+        """A grant is no more."""
+
+    def extend(self, grant: PolicyAuthorization, facts: GrantFacts) -> None:
+        """A grant ends at another moment."""
+
+
+async def reconcile(receiver: Receiver) -> None:
+    """Ends what the database does not know any more, and corrects ends that are others there."""
+    before = receiver.grants.snapshot()
+    if not before:
+        return
+    async with receiver.hub.db.scoped(receiver.subject) as scope:
+        at = receiver.hub.clock.utc_now()
+        stored = {row.id: row for row in await authorizations.of_receiver(scope, receiver.device_id, at)}
+        for (client_id, resource_id), grant in before.items():
+            row = stored.get(grant.authorization_id)
+            if row is None:
+                receiver.reject(client_id, resource_id, grant.authorization_id)
+            elif row.expires_at != grant.expires_at:
+                facts = await renewals.stored_facts(scope, row)
+                if facts is not None:
+                    receiver.extend(row, facts)
+
+
 @dataclass(frozen=True, slots=True)
 class PendingAck:
     """A request that the gateway has not acknowledged yet."""
@@ -106,6 +144,8 @@ class PendingAck:
     acknowledged: Callable[[str], None]
 
 
+RECONCILE_S: Final = 900.0
+"""How often the grants at a receiver are compared with the database for no reason that is known."""
 SILENT_S: Final = 12.0
 """Longer than between two heartbeats, shorter than a gateway that starts keeps trying."""
 
@@ -138,6 +178,8 @@ class GatewayChannel(Channel):
         self.grants = Grants(hub.clock.utc_now)
         self._previous_key = previous_key
         self._pending: OrderedDict[str, PendingAck] = OrderedDict()
+        self._reconciling: Timer | None = None
+        self._reconciler: asyncio.Task[None] | None = None
         self._relays = RelayShare(
             hub,
             public_key=device.public_key,
@@ -170,6 +212,7 @@ class GatewayChannel(Channel):
         if self._previous_key not in (None, self.device.public_key):
             self._renew_clients()
         self._previous_key = self.device.public_key
+        self._reconcile_later()
 
     async def send_init(self) -> None:
         """Sends everything a gateway needs to know."""
@@ -193,6 +236,25 @@ class GatewayChannel(Channel):
                 flow_logs=self.hub.flow_logs,
             )
         )
+
+    def _reconcile_later(self) -> None:
+        if self._reconciling is not None:
+            self._reconciling.cancel()
+        self._reconciling = self.hub.clock.call_later(
+            RECONCILE_S * self.hub.spread(self.device_id), self._reconcile_now
+        )
+
+    def _reconcile_now(self) -> None:
+        self._reconciler = asyncio.get_running_loop().create_task(self._reconcile())
+
+    async def _reconcile(self) -> None:
+        """Finds what was missed, or done behind the portal's back."""
+        try:
+            await reconcile(self)
+        except Exception:
+            self.hub.metrics.failures.labels("reconcile").inc()
+            log.exception("the grants of a gateway could not be compared", gateway_id=self.device_id)
+        self._reconcile_later()
 
     def _renew_clients(self) -> None:
         """A gateway with a new key does not know its peers: their clients are made to ask again at once."""
@@ -274,6 +336,10 @@ class GatewayChannel(Channel):
         if self.is_joined:
             self.is_joined = False
             self.hub.metrics.connected.labels("gateway").dec()
+        if self._reconciling is not None:
+            self._reconciling.cancel()
+        if self._reconciler is not None:
+            self._reconciler.cancel()
         self._relays.close()
         self._pending.clear()
         self.hub.presence.remove_gateway(self)

@@ -116,14 +116,15 @@ async def past_of(scope: Scope, device_id: str, public_key: str, at: datetime) -
             ),
         )
         .where(
-            PolicyAuthorization.account_id == scope.account_id, PolicyAuthorization.initiating_device_id == device_id
+            PolicyAuthorization.account_id == scope.account_id,
+            PolicyAuthorization.initiating_device_id == device_id,
+            PolicyAuthorization.initiator_public_key == public_key,
         )
         .order_by(PolicyAuthorization.inserted_at, PolicyAuthorization.id)
     )
     held, lost = [], set()
     for grant, key in (await scope.session.execute(receiver_key)).all():
-        is_known = (grant.initiator_public_key, grant.receiver_public_key) == (public_key, key)
-        if is_known and grant.expires_at > at:
+        if grant.receiver_public_key == key and grant.expires_at > at:
             held.append(grant)
         else:
             lost.add(grant.resource_id)

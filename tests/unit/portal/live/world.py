@@ -109,6 +109,7 @@ class World:
     async def _add(self, name: str, peer: Peer, topic: str) -> Peer:
         await peer.next("init")
         self.peers[name] = peer
+        self._marks[name] = 1  # after the reply to the join
         channel = next(one for one in self._channels(topic) if one.device.public_key == self.key_of(name))
         self.names[channel.device_id] = name
         for tenant in self.tenants.values():
