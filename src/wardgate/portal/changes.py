@@ -16,6 +16,7 @@ from wardgate.ids import AccountId, ResourceId, TokenId
 from wardgate.portal.channels import renewals
 from wardgate.portal.channels.base import log
 from wardgate.portal.channels.client import ClientChannel
+from wardgate.portal.channels.gateway import GatewayChannel
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.db import access
 from wardgate.portal.db.scope import Scope
@@ -56,11 +57,15 @@ class Dispatcher:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._wake = asyncio.Event()
-        hub.db.commit_listeners.append(self._wake.set)
+        hub.db.commit_listeners.append(self.wake)
 
     async def start(self) -> None:
         """Begins with the changes that are committed from now on: who joins later gets the others with its init."""
         await self._hub.outbox.start()
+
+    def wake(self) -> None:
+        """Something was committed, here or elsewhere."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Dispatches until it is cancelled; a failure is logged and tried again."""
@@ -156,6 +161,9 @@ class Dispatcher:
                 effects.resources |= {one["resource_id"] for one in both if one}
             case "sites" if entry.operation == "update":
                 effects.sites.add(after["id"])
+            case "refresh_requests":
+                for client_id, resource_id in after["pairs"]:
+                    effects.resets.setdefault(client_id, set()).add(ResourceId(resource_id))
             case "devices":
                 self._device_changed(entry, before, after, effects)
 
@@ -163,13 +171,14 @@ class Dispatcher:
         grant = entry.before or {}
         account_id = AccountId(entry.account_id or "")
         initiator, receiver = grant["initiating_device_id"], grant["receiving_device_id"]
-        gateway = self._hub.presence.gateway(account_id, receiver)
+        self._hub.presence.ended.add(grant["id"])
+        gateway = self._hub.presence.local_gateway(account_id, receiver)
         if gateway is not None:
             gateway.reject(initiator, grant["resource_id"], grant["id"])
-        target = self._hub.presence.client(account_id, receiver)
+        target = self._hub.presence.local_client(account_id, receiver)
         if target is not None:
             target.reject(initiator, grant["resource_id"], grant["id"])
-        client = self._hub.presence.client(account_id, initiator)
+        client = self._hub.presence.local_client(account_id, initiator)
         if client is not None and client.grant_ended(ResourceId(grant["resource_id"]), grant["id"]):
             effects.resets.setdefault(initiator, set()).add(ResourceId(grant["resource_id"]))
 
@@ -179,9 +188,7 @@ class Dispatcher:
         account_id = AccountId(entry.account_id or "")
         device_id = (after or before)["id"]
         if entry.operation == "delete":
-            channel = self._hub.presence.client(account_id, device_id) or self._hub.presence.gateway(
-                account_id, device_id
-            )
+            channel = self._local(account_id, device_id)
             if channel is not None:
                 channel.close()
             return
@@ -189,6 +196,11 @@ class Dispatcher:
             effects.refresh_clients.add(device_id)
         if entry.operation == "update" and any(before[name] != after[name] for name in ("ipv4", "ipv6")):
             effects.readdressed.add(device_id)
+
+    def _local(self, account_id: AccountId, device_id: str) -> ClientChannel | GatewayChannel | None:
+        """A device that is connected here."""
+        presence = self._hub.presence
+        return presence.local_client(account_id, device_id) or presence.local_gateway(account_id, device_id)
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
@@ -213,12 +225,10 @@ class Dispatcher:
             grant = await scope.find(PolicyAuthorization, grant_id)
             if grant is None:
                 continue
-            client = self._hub.presence.client(scope.account_id, grant.initiating_device_id)
+            client = self._hub.presence.local_client(scope.account_id, grant.initiating_device_id)
             if client is not None:
                 client.grant_moved(grant.id, grant.expires_at)
-            receiver = self._hub.presence.gateway(
-                scope.account_id, grant.receiving_device_id
-            ) or self._hub.presence.client(scope.account_id, grant.receiving_device_id)
+            receiver = self._local(scope.account_id, grant.receiving_device_id)
             facts = await renewals.stored_facts(scope, grant) if receiver is not None else None
             if receiver is not None and facts is not None:
                 receiver.extend(grant, facts)
@@ -228,9 +238,7 @@ class Dispatcher:
         effects.resources |= await access.pools_of_devices(scope, effects.readdressed)
         for device_id in sorted(effects.readdressed):
             device = await scope.find(Device, device_id)
-            channel = self._hub.presence.client(scope.account_id, device_id) or self._hub.presence.gateway(
-                scope.account_id, device_id
-            )
+            channel = self._local(scope.account_id, device_id)
             if device is not None and channel is not None:
                 await channel.readdress(device.ipv4, device.ipv6)
 

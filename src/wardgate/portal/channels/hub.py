@@ -18,6 +18,8 @@ from wardgate.portal.presence import Presence
 from wardgate.wire.portal import FlowLogsConfig
 
 if TYPE_CHECKING:
+    from wardgate.portal.cluster.bus import Bus
+    from wardgate.portal.cluster.cluster import Cluster
     from wardgate.portal.scheduler import Job
 
 MAX_REFRESHES = 8
@@ -38,6 +40,9 @@ class Hub:
         outbox: How far the changes of the database were told to the channels.
         node_id: This portal among those of its database; another one after each start.
         random: Gives a number from 0 to 1, for jitter.
+        is_draining: Whether this portal is about to end and takes no new connections.
+        bus: What connects this portal with others, before it starts; `None` leaves it to the settings.
+        cluster: The other portals; `None` where this is the only one.
         jobs: What is run regularly; `None` stands for the standard jobs.
         shuffled: Mixes candidates that are equally good; a test may keep them in order.
     """
@@ -45,7 +50,7 @@ class Hub:
     settings: Settings
     db: Database
     clock: Clock
-    presence: Presence = field(default_factory=Presence)
+    presence: Presence = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
     node_id: str = field(default_factory=new_node_id)
     random: Callable[[], float] = random.random
@@ -53,8 +58,13 @@ class Hub:
     shuffled: Callable[[Sequence[Any]], Sequence[Any]] = lambda some: random.sample(some, len(some))
     refreshes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REFRESHES))
 
+    is_draining: bool = False
+    bus: "Bus | None" = None
+    cluster: "Cluster | None" = None
+
     def __post_init__(self) -> None:
         self.outbox = Reader(self.db)
+        self.presence = Presence(self.clock.utc_now)
 
     @staticmethod
     def spread(device_id: str) -> float:

@@ -105,7 +105,7 @@ def for_gateway(
     preshared_key = gateway_preshared_key(client.psk_party, gateway.device.psk_party)
     ice = ice_credentials(client.id, client.public_key, gateway.device.id, gateway.device.public_key)
     return portal.CreateAuthorization(
-        ref=gateway.new_ref(lambda _: None),
+        ref=gateway.new_ref(lambda _: None, lambda _: None),
         resource=view,
         client=views.authorized_client(client, preshared_key),
         client_ice_credentials=ice.initiator,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import uuid4
 
 from sqlalchemy import delete, func, select, text, tuple_, update
 
@@ -58,7 +59,7 @@ class Reader:
                 await self._position.start(session)
                 return Batch(is_cut_off=True)
             entries = await self._position.read(session)
-        return Batch(entries, has_more=len(entries) >= BATCH)
+        return Batch(entries, has_more=len(entries) >= BATCH or self._position.is_paging)
 
     def advance(self, batch: Batch) -> None:
         """A batch was told to the channels."""
@@ -72,6 +73,8 @@ class Reader:
 
 class _ById:
     """A position on SQLite."""
+
+    is_paging = False
 
     def __init__(self) -> None:
         self._last = 0
@@ -111,6 +114,11 @@ class _BySnapshot:
         self._target = ""
         self._last = (0, 0)
 
+    @property
+    def is_paging(self) -> bool:
+        """Whether this is not the first page of a long reading, during which more may have been committed."""
+        return self._last != (0, 0)
+
     async def start(self, session: Any) -> None:
         self._seen = await session.scalar(text("SELECT CAST(pg_current_snapshot() AS TEXT)"))
         self._target, self._last = "", (0, 0)
@@ -146,10 +154,27 @@ class _BySnapshot:
         return entries
 
     def advance(self, batch: Batch) -> None:
-        if batch.has_more:
+        if len(batch.entries) >= BATCH:
             self._last = (batch.entries[-1].transaction_id, batch.entries[-1].id)
         else:
             self._seen, self._target, self._last = self._target or self._seen, "", (0, 0)
+
+
+async def request_refresh(db: Database, account_id: str, pairs: Sequence[tuple[str, str]]) -> None:
+    """Has clients, wherever they are connected, ask anew for resources: pairs of client and resource."""
+    async with db.unscoped_write() as session:
+        for start in range(0, len(pairs), BATCH):
+            some = [list(pair) for pair in pairs[start : start + BATCH]]
+            session.add(
+                OutboxEntry(
+                    account_id=account_id,
+                    commit_id=str(uuid4()),
+                    object="refresh_requests",
+                    operation="insert",
+                    after={"pairs": some},
+                )
+            )
+    db.notify()
 
 
 def _bounds(snapshot: str) -> tuple[int, int]:

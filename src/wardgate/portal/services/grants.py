@@ -38,7 +38,10 @@ async def redecide(
         ]
         basis = replace(basis, rules=tuple(rules), token=_token_of(basis, token))
         granted, expires_at = _verdict(basis, unit.at)
-        if granted is None or expires_at <= unit.at or _is_out_of_reach(basis, expires_at):
+        if not _can_be_told(basis):
+            expires_at = min(expires_at, basis.grant.expires_at)
+        is_out_of_reach = expires_at < basis.grant.expires_at and not _can_be_told(basis)
+        if granted is None or expires_at <= unit.at or is_out_of_reach:
             await unit.delete(basis.grant)
         else:
             await _move(unit, basis, granted, expires_at)
@@ -69,7 +72,7 @@ async def renew(unit: UnitOfWork, device_id: str, token_id: str, until: datetime
     due = [one for one in ending if one.expires_at > unit.at]
     for basis in await authorizations.bases(unit, due, unit.at):
         basis = replace(basis, token=_token_of(basis, token))
-        if not (basis.is_current_program and basis.is_current_receiver):
+        if not _can_be_told(basis):
             continue
         granted, expires_at = _verdict(basis, basis.grant.expires_at)
         if granted is not None and expires_at > basis.grant.expires_at:
@@ -90,9 +93,9 @@ def _verdict(basis: Basis, at: datetime) -> tuple[Granted | None, datetime]:
     return verdict, verdict.expires_at or basis.token.expires_at
 
 
-def _is_out_of_reach(basis: Basis, expires_at: datetime) -> bool:
-    """Whether the receiver cannot be told of an earlier end: it would need the keys of a program that is no more."""
-    return expires_at < basis.grant.expires_at and not basis.is_current_program
+def _can_be_told(basis: Basis) -> bool:
+    """Whether the receiver can be told of another end: that takes the keys of the programs the grant was made for."""
+    return basis.is_current_program and basis.is_current_receiver
 
 
 async def _move(unit: UnitOfWork, basis: Basis, granted: Granted, expires_at: datetime) -> None:

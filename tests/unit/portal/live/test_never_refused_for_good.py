@@ -23,7 +23,7 @@ from tests.unit.portal.live.test_changes import (
     members,
 )
 from tests.unit.portal.live.world import World
-from tests.unit.portal.sockets.harness import Peer, PortalUnderTest, key, running_portal
+from tests.unit.portal.sockets.harness import Peer, key, running_portal
 from wardgate.portal.config import Settings
 from wardgate.portal.db.purge import remove_grants
 from wardgate.portal.db.tables import GatewayToken
@@ -478,10 +478,8 @@ async def test_what_a_policy_gave_by_itself_is_asked_for_again_after_it_comes_ba
 # --- a portal that starts again ---------------------------------------------------------------------------------------
 
 
-async def test_a_portal_that_starts_again_knows_when_to_renew(server: PortalUnderTest, settings: Settings) -> None:
-    from tests.unit.portal.live.world import populate
-
-    world = await populate(World([server]))
+@pytest.mark.parametrize("nodes", [1], indirect=True)
+async def test_a_portal_that_starts_again_knows_when_to_renew(world: World, settings: Settings) -> None:
     await apply(
         world,
         add_policy("oncall", "lab", conditions=[hours("M/12:05-15:00/UTC")]),

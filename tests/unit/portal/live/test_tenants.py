@@ -140,9 +140,8 @@ async def test_a_relay_has_nothing_to_say(world: World) -> None:
     await world.advance(2)
     await world.mark()
 
-    for event, payloads in from_client(
-        *(world.id(one) for one in ("lab", "printers", "gw-vienna", "laptop")), "x"
-    ).items():
+    ids = [world.id(one) for one in ("lab", "printers", "gw-vienna", "laptop")]
+    for event, payloads in from_client(ids[0], ids[1], ids[2], ids[3], "x").items():
         for payload in payloads:
             await relay.send_event(event, payload)
             reply = await relay.next(portal.REPLY)
