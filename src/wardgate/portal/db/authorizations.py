@@ -27,7 +27,6 @@ from wardgate.portal.domain.conditions import Circumstances
 from wardgate.portal.domain.subjects import USER_TYPES
 
 _R = TypeVar("_R", bound=TenantRow)
-_EXPIRED_BATCH: Final = 500
 ENDED_RETENTION: Final = timedelta(days=30)
 _CHUNK: Final = 500
 
@@ -271,8 +270,8 @@ async def end_expired(session: AsyncSession, at: datetime) -> None:
     )
     ids = list((await session.scalars(locked)).all())
     columns = ["account_id", "id", "initiating_device_id", "resource_id", "inserted_at"]
-    for start in range(0, len(ids), _EXPIRED_BATCH):
-        some = PolicyAuthorization.id.in_(ids[start : start + _EXPIRED_BATCH])
+    for start in range(0, len(ids), _CHUNK):
+        some = PolicyAuthorization.id.in_(ids[start : start + _CHUNK])
         over = select(
             PolicyAuthorization.account_id,
             PolicyAuthorization.id,
