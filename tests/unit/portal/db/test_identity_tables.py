@@ -8,7 +8,7 @@ import pytest
 from alembic import command
 from sqlalchemy import Engine, create_engine, event, text
 
-from tests.unit.portal.helpers import Lab, make_lab
+from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.identity_tables import AuthProvider, Directory
 from wardgate.portal.db.keyring import Keyring
@@ -86,7 +86,7 @@ def provider(lab: Lab, **columns: Any) -> AuthProvider:
 
 
 async def newest(session: Any) -> str:
-    found = await session.execute(text("SELECT log_id FROM change_logs WHERE object LIKE '%auth_providers'"))
+    found = await session.execute(text("SELECT log_id FROM change_logs WHERE object = 'okta_auth_providers'"))
     return str(found.scalar_one())
 
 
