@@ -89,6 +89,7 @@ class ApiContext:
             owner = await api_token_owner(session, token, at)
         if owner is None or owner.api_token is None:
             raise Unauthorized("The API token is unknown, revoked or expired, or its owner is disabled.")
+        request.state.is_known = True
         remote_ip, user_agent = self.trusted_ip(request), request.headers.get("user-agent")
         self._take(owner, request)
         subject = owner.subject("api", remote_ip, user_agent, self.trusted_location(request))
