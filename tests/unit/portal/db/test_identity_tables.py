@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
-from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
+from tests.unit.portal.helpers import Lab, make_lab
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.identity_tables import AuthProvider, Directory
 from wardgate.portal.db.keyring import Keyring

@@ -433,8 +433,8 @@ async def test_a_change_that_fails_in_the_middle_leaves_everything_as_it_was(
                 raise RuntimeError("planted")
             left -= 1
 
-        async def flush(unit: UnitOfWork, unique: str | None) -> None:
-            await real_flush(unit, unique)
+        async def flush(unit: UnitOfWork) -> None:
+            await real_flush(unit)
             step()
 
         async def delete(unit: UnitOfWork, row: Base) -> None:
@@ -455,9 +455,9 @@ async def count_steps(db: Database, world: World, change: Change) -> int:
     count = 0
     real_flush, real_delete = UnitOfWork._flush, UnitOfWork.delete
 
-    async def flush(unit: UnitOfWork, unique: str | None) -> None:
+    async def flush(unit: UnitOfWork) -> None:
         nonlocal count
-        await real_flush(unit, unique)
+        await real_flush(unit)
         count += 1
 
     async def delete(unit: UnitOfWork, row: Base) -> None:
