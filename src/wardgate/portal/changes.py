@@ -53,11 +53,15 @@ class Dispatcher:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._wake = asyncio.Event()
-        hub.db.commit_listeners.append(self._wake.set)
+        hub.db.commit_listeners.append(self.wake)
 
     async def start(self) -> None:
         """Begins with the changes that are committed from now on: who joins later gets the others with its init."""
         await self._hub.outbox.start()
+
+    def wake(self) -> None:
+        """Something was committed, here or elsewhere."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Dispatches until it is cancelled; a failure is logged and tried again."""
@@ -155,6 +159,9 @@ class Dispatcher:
                 effects.resources |= {one["resource_id"] for one in both if one}
             case "sites" if entry.operation == "update":
                 effects.sites.add(after["id"])
+            case "refresh_requests":
+                for client_id, resource_id in after["pairs"]:
+                    effects.resets.setdefault(client_id, set()).add(ResourceId(resource_id))
             case "devices":
                 self._device_changed(entry, before, after, effects)
 
@@ -162,13 +169,14 @@ class Dispatcher:
         grant = entry.before or {}
         account_id = AccountId(entry.account_id or "")
         initiator, receiver = grant["initiating_device_id"], grant["receiving_device_id"]
-        gateway = self._hub.presence.gateway(account_id, receiver)
+        self._hub.presence.ended.add(grant["id"])
+        gateway = self._hub.presence.local_gateway(account_id, receiver)
         if gateway is not None:
             gateway.reject(initiator, grant["resource_id"], grant["id"])
-        target = self._hub.presence.client(account_id, receiver)
+        target = self._hub.presence.local_client(account_id, receiver)
         if target is not None:
             target.reject(initiator, grant["resource_id"], grant["id"])
-        client = self._hub.presence.client(account_id, initiator)
+        client = self._hub.presence.local_client(account_id, initiator)
         if client is not None:
             client.grant_ended(ResourceId(grant["resource_id"]), grant["id"])
         effects.resets.setdefault(initiator, set()).add(ResourceId(grant["resource_id"]))
@@ -179,9 +187,8 @@ class Dispatcher:
         account_id = AccountId(entry.account_id or "")
         device_id = (after or before)["id"]
         if entry.operation == "delete":
-            channel = self._hub.presence.client(account_id, device_id) or self._hub.presence.gateway(
-                account_id, device_id
-            )
+            presence = self._hub.presence
+            channel = presence.local_client(account_id, device_id) or presence.local_gateway(account_id, device_id)
             if channel is not None:
                 channel.close()
         elif entry.operation == "update" and before["verified_at"] != after["verified_at"]:

@@ -53,6 +53,16 @@ def serve(
     external_url: Annotated[
         str | None, typer.Option("--external-url", help="How devices reach this portal [env: WARDGATE_EXTERNAL_URL]")
     ] = None,
+    nats_url: Annotated[
+        str | None,
+        typer.Option(
+            "--nats-url", help="NATS servers, with commas, where there are several portals [env: WARDGATE_NATS_URL]"
+        ),
+    ] = None,
+    drain_s: Annotated[
+        float | None,
+        typer.Option("--drain-s", help="Over how many seconds sockets are closed at the end [env: WARDGATE_DRAIN_S]"),
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option("--log-level", help="debug, info, warning or error [env: WARDGATE_LOG_LEVEL]")
     ] = None,
@@ -63,7 +73,7 @@ def serve(
 ) -> None:
     """Serve devices and the REST API until stopped."""
     flags: dict[str, Any] = {"listen": listen, "database": database, "external_url": external_url}
-    flags |= {"log_level": log_level, "log_dir": log_dir}
+    flags |= {"log_level": log_level, "log_dir": log_dir, "nats_url": nats_url, "drain_s": drain_s}
     from wardgate.portal.server import run
 
     with reported():

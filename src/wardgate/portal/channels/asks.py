@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from wardgate.ids import ResourceId
 from wardgate.portal.channels import views
 from wardgate.portal.channels.base import log
-from wardgate.portal.channels.gateway import Grant
+from wardgate.portal.channels.handles import GatewayHandle, Grant
 from wardgate.portal.channels.views import GrantFacts
 from wardgate.portal.clock import Timer
 from wardgate.portal.db import access, authorizations
@@ -23,11 +23,10 @@ from wardgate.portal.domain.authorizations import Denied, Granted, authorize
 from wardgate.portal.domain.resources import ResourceFacts, gateway_view
 from wardgate.portal.domain.selection import NoGateway, choose_gateway
 from wardgate.wire import portal
-from wardgate.wire.portal_secrets import gateway_preshared_key, ice_credentials
+from wardgate.wire.portal_secrets import PskParty, gateway_preshared_key, ice_credentials
 
 if TYPE_CHECKING:
     from wardgate.portal.channels.client import ClientChannel
-    from wardgate.portal.channels.gateway import GatewayChannel
 
 ACK_WAIT_S: Final = 15.0
 _REFILL_PER_S: Final = 20.0
@@ -162,7 +161,7 @@ class Asks:
         if refusal is not None:
             self._fail(resource.id, refusal)
 
-    def _choose(self, request: portal.RequestAuthorization, resource: ResourceFacts) -> "GatewayChannel | Refusal":
+    def _choose(self, request: portal.RequestAuthorization, resource: ResourceFacts) -> GatewayHandle | Refusal:
         channel = self._channel
         online = {
             one.device_id: one for one in self._hub.presence.online_gateways(channel.account_id, resource.site_id)
@@ -180,7 +179,7 @@ class Asks:
             return Refusal(chosen.reason)
         return online[chosen.id]
 
-    async def _grant(self, resource: ResourceFacts, gateway: "GatewayChannel") -> Refusal | None:
+    async def _grant(self, resource: ResourceFacts, gateway: GatewayHandle) -> Refusal | None:
         view = gateway_view(resource, gateway.device.version)
         if view is None:
             return Refusal("version_mismatch")
@@ -199,16 +198,27 @@ class Asks:
             )
             facts = grant_facts(self._channel, row, granted, account, resource)
             is_iceless = bool(account.features.get("iceless")) and gateway.has_iceless and self._channel.has_iceless
-            unit.after_commit(lambda: self._deliver(gateway, view, facts, is_iceless))
+            responder = await gateway.psk_party(unit)
+            unit.after_commit(lambda: self._deliver(gateway, responder, view, facts, is_iceless))
         return None
 
     def _deliver(
-        self, gateway: "GatewayChannel", view: portal.GatewayResource, facts: GrantFacts, is_iceless: bool
+        self,
+        gateway: GatewayHandle,
+        responder: PskParty,
+        view: portal.GatewayResource,
+        facts: GrantFacts,
+        is_iceless: bool,
     ) -> None:
+        if facts.authorization_id in self._hub.presence.ended:
+            self._fail(facts.resource.id, Refusal("offline"))
+            return
         client = self._channel.device
-        preshared_key = gateway_preshared_key(client.psk_party, gateway.device.psk_party)
+        preshared_key = gateway_preshared_key(client.psk_party, responder)
         ice = ice_credentials(client.id, client.public_key, gateway.device.id, gateway.device.public_key)
-        ref = gateway.new_ref(lambda ref: self._acknowledged(facts.resource.id, ref))
+        ref = gateway.new_ref(
+            lambda ref: self._acknowledged(facts.resource.id, ref), lambda ref: self._timed_out(facts.resource.id, ref)
+        )
         answer = portal.AuthorizationCreated.model_validate(
             {
                 "resource_id": facts.resource.id,
@@ -268,6 +278,7 @@ class Asks:
     def _timed_out(self, resource_id: ResourceId, ref: str) -> None:
         pending = self._pending.get(resource_id)
         if pending is not None and pending.ref == ref:
+            pending.timer.cancel()
             del self._pending[resource_id]
             self._fail(resource_id, Refusal("offline"))
 

@@ -10,12 +10,14 @@ from wardgate.ids import AccountId, ActorId, ClientId, GatewayId, ResourceId, To
 from wardgate.portal.channels import views
 from wardgate.portal.channels.asks import Asks
 from wardgate.portal.channels.base import Channel, Transport, log
-from wardgate.portal.channels.gateway import Grant, Grants
+from wardgate.portal.channels.gateway import Grants
+from wardgate.portal.channels.handles import Grant
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.channels.pools import Pools, pool_addresses
 from wardgate.portal.channels.relays import RelayShare
 from wardgate.portal.channels.views import DeviceFacts
 from wardgate.portal.clock import Timer
+from wardgate.portal.cluster.messages import ClientRecord
 from wardgate.portal.db import access, authorizations
 from wardgate.portal.db.scope import Scope
 from wardgate.portal.db.tables import Actor, ClientToken, Device
@@ -26,6 +28,7 @@ from wardgate.portal.domain.resources import ResourceFacts, client_view
 from wardgate.portal.domain.subjects import Subject
 from wardgate.wire import portal
 from wardgate.wire.portal import ApiVersion, ClientResource, Frame, Topic
+from wardgate.wire.portal_secrets import PskParty
 
 _RECHECK_S: Final = 60.0
 _REFRESH_RETRY_S: Final = 1.0
@@ -157,6 +160,7 @@ class ClientChannel(Channel):
         match portal.decode_from_client(frame.event, frame.payload, self.version):
             case portal.SetSnownetCapabilities(iceless=iceless):
                 self.has_iceless = iceless
+                self.hub.presence.changed(self)
             case portal.RequestAuthorization() as request:
                 await self._request(request)
             case portal.ResolveDevicePoolDomain() as query:
@@ -296,11 +300,36 @@ class ClientChannel(Channel):
         """Whether any listed pool has a device with that address."""
         return any(address in pool_addresses(view) for view in self._views.values())
 
+    @property
+    def record(self) -> ClientRecord:
+        """What other portals must know."""
+        return ClientRecord(
+            order=self.order,
+            account_id=self.account_id,
+            actor_id=self.actor_id,
+            token_id=self.token_id,
+            device=views.device_record(self.device),
+            has_iceless=self.has_iceless,
+            replaces=self.replaces,
+        )
+
     def announce_config(self, config: dict[str, Any]) -> None:
         """The account's network configuration changed."""
         self.push(portal.ConfigChanged(interface=views.interface(self.device, config)))
 
     # --- as the target of others --------------------------------------------------------------------------------------
+
+    async def psk_party(self, scope: Scope) -> PskParty:
+        """What goes into pre-shared keys with it."""
+        return self.device.psk_party
+
+    def admit(self, message: portal.ClientDeviceAccessAuthorized, resource_id: str, grant: Grant) -> bool:
+        """Lets another client reach this device; false if that was revoked meanwhile."""
+        if grant.authorization_id in self.hub.presence.ended:
+            return False
+        self.grants.add(message.client_id, resource_id, grant)
+        self.push(message)
+        return True
 
     def reject(self, client_id: str, resource_id: str, authorization_id: str) -> None:
         """A grant to reach this device was deleted: it is told if it still counts on it."""

@@ -11,25 +11,21 @@ from typing import ClassVar, Final
 from wardgate.ids import AccountId, GatewayId, ResourceId, SiteId, TokenId
 from wardgate.portal.channels import views
 from wardgate.portal.channels.base import Channel, Transport
+from wardgate.portal.channels.handles import Answered, Grant
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.channels.relays import RelayShare
 from wardgate.portal.channels.views import DeviceFacts
-from wardgate.portal.db import authorizations
+from wardgate.portal.cluster.messages import GatewayRecord
+from wardgate.portal.db import authorizations, outbox
+from wardgate.portal.db.scope import Scope
 from wardgate.portal.db.tables import GatewayToken
 from wardgate.portal.domain.selection import OnlineGateway
 from wardgate.portal.domain.subjects import Subject
 from wardgate.wire import portal
 from wardgate.wire.portal import ApiVersion, Frame, Topic
+from wardgate.wire.portal_secrets import PskParty
 
 MAX_PENDING: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a gateway, or a client that others reach, was last told about one client and one resource."""
-
-    authorization_id: str
-    expires_at: datetime
 
 
 class Grants:
@@ -39,17 +35,19 @@ class Grants:
         self._now = clock_now
         self._by_pair: dict[tuple[str, str], Grant] = {}
         self._gone_early: set[str] | None = None
+        self._came_early: dict[tuple[str, str], Grant] = {}
 
     def begin_loading(self) -> None:
-        """Remembers deletions until the stored grants have been read."""
+        """Remembers what comes and goes until the stored grants have been read."""
         self._gone_early = set()
+        self._came_early = {}
 
     def load(self, rows: Iterable[tuple[str, str, Grant]]) -> None:
-        """Replaces everything by what is stored, except for what was deleted meanwhile."""
+        """Replaces everything by what is stored, except for what came or was deleted meanwhile."""
         gone, self._gone_early = self._gone_early or set(), None
-        self._by_pair = {
-            (client, resource): grant for client, resource, grant in rows if grant.authorization_id not in gone
-        }
+        came, self._came_early = self._came_early, {}
+        stored = {(client, resource): grant for client, resource, grant in rows}
+        self._by_pair = {pair: grant for pair, grant in (stored | came).items() if grant.authorization_id not in gone}
 
     def refs(self) -> tuple[portal.AuthorizationRef, ...]:
         """All of them, as an init lists them."""
@@ -61,6 +59,8 @@ class Grants:
     def add(self, client_id: str, resource_id: str, grant: Grant) -> None:
         """A new grant takes the place of an older one."""
         self._by_pair[client_id, resource_id] = grant
+        if self._gone_early is not None:
+            self._came_early[client_id, resource_id] = grant
 
     def remove(self, client_id: str, resource_id: str, authorization_id: str) -> bool:
         """Forgets a grant; whether its receiver must be told, because it was the current one and still valid."""
@@ -98,7 +98,8 @@ class Grants:
 class PendingAck:
     """A request that the gateway has not acknowledged yet."""
 
-    acknowledged: Callable[[str], None]
+    acknowledged: Answered
+    refused: Answered
 
 
 SILENT_S: Final = 12.0
@@ -131,6 +132,7 @@ class GatewayChannel(Channel):
         self.site_id = site_id
         self.has_iceless = False
         self.grants = Grants(hub.clock.utc_now)
+        self.was_silent = False
         self._previous_key = previous_key
         self._pending: OrderedDict[str, PendingAck] = OrderedDict()
         self._relays = RelayShare(
@@ -153,17 +155,42 @@ class GatewayChannel(Channel):
         is a second gateway, unless the one here has missed its heartbeat: then its host is gone, or what is between,
         and nobody could end the connection.
         """
-        return public_key == self.device.public_key or self.hub.clock.now() - self.heard_at > SILENT_S
+        return public_key == self.device.public_key or self.is_silent
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it missed its heartbeat."""
+        return self.hub.clock.now() - self.heard_at > SILENT_S
+
+    @property
+    def record(self) -> GatewayRecord:
+        """What other portals must know."""
+        return GatewayRecord(
+            order=self.order,
+            account_id=self.account_id,
+            site_id=self.site_id,
+            token_id=self.token_id,
+            device=views.device_record(self.device),
+            has_iceless=self.has_iceless,
+            is_joined=self.is_joined,
+            is_silent=self.was_silent,
+            replaces=self.replaces,
+        )
+
+    async def psk_party(self, scope: Scope) -> PskParty:
+        """What goes into pre-shared keys with it."""
+        return self.device.psk_party
 
     async def join(self, frame: Frame) -> None:
         """Confirms, tells the grants that are still valid, and opens the gateway for requests."""
         if not self.is_joined:
             self.hub.metrics.connected.labels("gateway").inc()
         self.is_joined = True
+        self.hub.presence.changed(self)
         self.reply_ok(frame)
         await self.send_init()
         if self._previous_key not in (None, self.device.public_key):
-            self._renew_clients()
+            await self._renew_clients()
         self._previous_key = self.device.public_key
 
     async def send_init(self) -> None:
@@ -189,18 +216,27 @@ class GatewayChannel(Channel):
             )
         )
 
-    def _renew_clients(self) -> None:
-        """A gateway with a new key does not know its peers: their clients are made to ask again at once."""
+    async def _renew_clients(self) -> None:
+        """A gateway with a new key does not know its peers: their clients are made to ask again at once.
+
+        Those that are not here are reached through the database, lest a message be lost that keeps them from asking.
+        """
+        elsewhere = []
         for client_id, resource_id in self.grants.pairs():
-            client = self.hub.presence.client(self.account_id, client_id)
+            client = self.hub.presence.local_client(self.account_id, client_id)
             if client is not None:
                 client.request_refresh(reset={ResourceId(resource_id)})
+            else:
+                elsewhere.append((client_id, resource_id))
+        if elsewhere and self.hub.cluster is not None:
+            await outbox.request_refresh(self.hub.db, self.account_id, elsewhere)
 
     async def handle_message(self, frame: Frame) -> bool:
         """Handles what gateways say."""
         match portal.decode_from_gateway(frame.event, frame.payload, self.version):
             case portal.SetSnownetCapabilities(iceless=iceless):
                 self.has_iceless = iceless
+                self.hub.presence.changed(self)
             case portal.AuthorizationAcknowledged(ref=ref):
                 self._acknowledge(frame, ref)
             case portal.BroadcastClientCandidates(client_ids=client_ids, candidates=candidates):
@@ -233,16 +269,25 @@ class GatewayChannel(Channel):
         if client is not None:
             client.push(message)
 
-    def new_ref(self, acknowledged: Callable[[str], None]) -> str:
-        """A reference for one request; the oldest is forgotten when too many wait."""
+    def new_ref(self, acknowledged: Answered, refused: Answered) -> str:
+        """A reference for one request; one of the two is called with it, once, or neither."""
         ref = secrets.token_urlsafe(18)
-        self._pending[ref] = PendingAck(acknowledged)
-        while len(self._pending) > MAX_PENDING:
-            self._pending.popitem(last=False)
+        self.expect(ref, acknowledged, refused)
         return ref
 
+    def expect(self, ref: str, acknowledged: Answered, refused: Answered) -> None:
+        """Waits for the answer to one request; the oldest is forgotten when too many wait."""
+        self._pending[ref] = PendingAck(acknowledged, refused)
+        while len(self._pending) > MAX_PENDING:
+            self._pending.popitem(last=False)
+
     def create(self, message: portal.CreateAuthorization, grant: Grant) -> None:
-        """Lets a client in."""
+        """Lets a client in, unless that was revoked meanwhile."""
+        if grant.authorization_id in self.hub.presence.ended:
+            pending = self._pending.pop(message.ref, None)
+            if pending is not None:
+                pending.refused(message.ref)
+            return
         self.grants.add(message.client.id, message.resource.id, grant)
         self.push(message)
 

@@ -11,7 +11,7 @@ from wardgate.ids import ClientId, ResourceId
 from wardgate.portal.channels import views
 from wardgate.portal.channels.asks import Refusal, decide, grant_facts, store
 from wardgate.portal.channels.base import log
-from wardgate.portal.channels.gateway import Grant
+from wardgate.portal.channels.handles import ClientHandle, DeviceView, Grant
 from wardgate.portal.channels.views import GrantFacts
 from wardgate.portal.db import devices
 from wardgate.portal.db.scope import Scope
@@ -19,7 +19,7 @@ from wardgate.portal.domain import versions
 from wardgate.portal.domain.filters import wire_filters
 from wardgate.portal.domain.resources import ResourceFacts, client_view, matches_pattern
 from wardgate.wire import portal
-from wardgate.wire.portal_secrets import ice_credentials, peer_preshared_key
+from wardgate.wire.portal_secrets import PskParty, ice_credentials, peer_preshared_key
 
 if TYPE_CHECKING:
     from wardgate.portal.channels.client import ClientChannel
@@ -51,7 +51,7 @@ class Pools:
             self._deny_request(request, "invalid_address")
             return
         try:
-            refusal = await self._grant(resource, address)
+            refusal = await self._grant(request, resource, address)
         except Exception:
             self._hub.metrics.failures.labels("grant").inc()
             log.exception("a grant could not be stored", client_id=self._channel.device_id, resource_id=resource.id)
@@ -71,7 +71,7 @@ class Pools:
         except ValueError:
             self._channel.push(portal.ClientDeviceAccessDenied(reason=reason))
 
-    async def _grant(self, resource: ResourceFacts, address: str) -> str | None:
+    async def _grant(self, request: portal.RequestAuthorization, resource: ResourceFacts, address: str) -> str | None:
         channel = self._channel
         async with self._hub.db.writing(channel.subject, shares=True) as unit:
             target_id = await self._find(unit, resource, address)
@@ -96,7 +96,8 @@ class Pools:
             )
             facts = grant_facts(channel, row, granted, account, resource)
             is_iceless = bool(account.features.get("iceless")) and target.has_iceless and channel.has_iceless
-            unit.after_commit(lambda: self._deliver(target, facts, is_iceless))
+            party = await target.psk_party(unit)
+            unit.after_commit(lambda: self._deliver(request, target, party, facts, is_iceless))
         return None
 
     async def _find(self, scope: Scope, resource: ResourceFacts, address: str) -> ClientId | None:
@@ -107,28 +108,35 @@ class Pools:
             return None
         return ClientId(device.id)
 
-    def _deliver(self, target: "ClientChannel", facts: GrantFacts, is_iceless: bool) -> None:
+    def _deliver(
+        self,
+        request: portal.RequestAuthorization,
+        target: ClientHandle,
+        party: PskParty,
+        facts: GrantFacts,
+        is_iceless: bool,
+    ) -> None:
         initiator, responder = self._channel.device, target.device
-        preshared_key = peer_preshared_key(initiator.psk_party, responder.psk_party)
+        preshared_key = peer_preshared_key(initiator.psk_party, party)
         ice = ice_credentials(initiator.id, initiator.public_key, responder.id, responder.public_key)
         shared = {"preshared_key": preshared_key, "use_iceless": is_iceless}
         view = client_view(facts.resource, responder.user_agent, responder.version)
-        target.grants.add(initiator.id, facts.resource.id, Grant(facts.authorization_id, facts.expires_at))
-        target.push(
-            portal.ClientDeviceAccessAuthorized.model_validate(
-                {
-                    **shared,
-                    **_peer(initiator),
-                    "local_ice_credentials": ice.receiver,
-                    "remote_ice_credentials": ice.initiator,
-                    "ice_role": "controlled",
-                    "flow_logs_ingest_token": views.ingest_token(facts, "responder"),
-                    "resource": view if isinstance(view, portal.StaticDevicePool) else _bare_pool(facts.resource),
-                    "subject": views.subject(self._channel.subject, initiator.location),
-                    "expires_at": int(facts.expires_at.timestamp()),
-                }
-            )
+        access = portal.ClientDeviceAccessAuthorized.model_validate(
+            {
+                **shared,
+                **_peer(initiator),
+                "local_ice_credentials": ice.receiver,
+                "remote_ice_credentials": ice.initiator,
+                "ice_role": "controlled",
+                "flow_logs_ingest_token": views.ingest_token(facts, "responder"),
+                "resource": view if isinstance(view, portal.StaticDevicePool) else _bare_pool(facts.resource),
+                "subject": views.subject(self._channel.subject, initiator.location),
+                "expires_at": int(facts.expires_at.timestamp()),
+            }
         )
+        if not target.admit(access, facts.resource.id, Grant(facts.authorization_id, facts.expires_at)):
+            self._deny_request(request, "offline")
+            return
         self._hub.metrics.authorizations.labels("created").inc()
         self._channel.push(
             portal.ClientDeviceAccessAuthorized.model_validate(
@@ -211,7 +219,7 @@ class Pools:
         )
 
 
-def _peer(device: views.DeviceFacts) -> dict[str, object]:
+def _peer(device: DeviceView) -> dict[str, object]:
     return {
         "client_id": device.id,
         "client_name": device.name,

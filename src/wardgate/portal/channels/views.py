@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
 from wardgate.ids import ClientId
+from wardgate.portal.cluster.messages import DeviceRecord
 from wardgate.portal.domain import versions
 from wardgate.portal.domain.resources import ResourceFacts
 from wardgate.portal.domain.subjects import Location, Subject
@@ -49,6 +50,21 @@ class DeviceFacts:
 
     def __repr__(self) -> str:
         return f"DeviceFacts({self.id})"
+
+
+def device_record(device: DeviceFacts) -> DeviceRecord:
+    """A device as other portals know it: without its secrets."""
+    return DeviceRecord(
+        id=device.id,
+        name=device.name,
+        public_key=device.public_key,
+        ipv4=device.ipv4,
+        ipv6=device.ipv6,
+        user_agent=device.user_agent,
+        version=device.version,
+        remote_ip=device.remote_ip,
+        location=device.location,
+    )
 
 
 def interface(device: DeviceFacts, config: dict[str, Any]) -> portal.Interface:

@@ -85,6 +85,8 @@ class Sockets:
     async def _run(self, websocket: WebSocket, open_channel: _Open, idle_s: float) -> None:
         transport = SocketTransport(self.hub, websocket)
         try:
+            if self.hub.is_draining:
+                raise refusal.draining()
             channel = await open_channel(websocket, transport)
         except Refused as error:
             await self._refuse(websocket, error)
