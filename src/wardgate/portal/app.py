@@ -23,10 +23,13 @@ from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
 from wardgate.portal.guard import Guard
 from wardgate.portal.jobs import prune_channels, standard_jobs
+from wardgate.portal.observe import Observe
 from wardgate.portal.protocols import BoundedHttp, BoundedWebSocket
 from wardgate.portal.scheduler import Scheduler
 from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.endpoints import Sockets
+from wardgate.portal.tracing import Tracing
+from wardgate.portal.watch import watch_clock
 
 _PRUNE_EVERY: Final = timedelta(minutes=1)
 
@@ -52,6 +55,10 @@ def create_app(
     hub = Hub(settings, Database(settings.database, clock, settings.secret_key_text), clock)
     if configure:
         configure(hub)
+    hub.db.time_queries(hub.metrics.seen_query)
+    if settings.otel_endpoint and hub.tracing is None:
+        hub.tracing = Tracing(settings.otel_endpoint, __version__)
+        hub.db.time_queries(hub.tracing.query)
     state = _State()
 
     @asynccontextmanager
@@ -60,7 +67,10 @@ def create_app(
         dispatcher = Dispatcher(hub)
         await dispatcher.start()
         scheduler = Scheduler(hub, standard_jobs() if hub.jobs is None else hub.jobs)
-        tasks = [asyncio.create_task(work) for work in (dispatcher.run(), scheduler.run(), _prune_channels(hub))]
+        tasks = [
+            asyncio.create_task(work)
+            for work in (dispatcher.run(), scheduler.run(), _prune_channels(hub), watch_clock(hub))
+        ]
         state.is_ready = True
         try:
             yield
@@ -71,6 +81,8 @@ def create_app(
                 with suppress(asyncio.CancelledError):
                     await task
             await hub.db.close()
+            if hub.tracing is not None:
+                await asyncio.to_thread(hub.tracing.close)
 
     app = FastAPI(title="Wardgate", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.hub = hub
@@ -82,6 +94,7 @@ def create_app(
     context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
     mount(app, context, settings.rest_api_url)
     app.add_middleware(Guard, bounds=bounds, trusted_ip=trusted_ip, locate=trusted_location)
+    app.add_middleware(Observe, metrics=hub.metrics, tracing=hub.tracing)
     return app
 
 

@@ -159,6 +159,7 @@ class GatewayChannel(Channel):
         """Confirms, tells the grants that are still valid, and opens the gateway for requests."""
         if not self.is_joined:
             self.hub.metrics.connected.labels("gateway").inc()
+            self.hub.metrics.joins.labels("gateway").inc()
         self.is_joined = True
         self.reply_ok(frame)
         await self.send_init()

@@ -15,6 +15,7 @@ from wardgate.portal.db.engine import Database
 from wardgate.portal.db.outbox import Reader
 from wardgate.portal.metrics import Metrics
 from wardgate.portal.presence import Presence
+from wardgate.portal.tracing import Tracing
 from wardgate.wire.portal import FlowLogsConfig
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Hub:
     clock: Clock
     presence: Presence = field(default_factory=Presence)
     metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing | None = None
     node_id: str = field(default_factory=new_node_id)
     random: Callable[[], float] = random.random
     jobs: "Sequence[Job] | None" = None
