@@ -26,10 +26,13 @@ from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
 from wardgate.portal.guard import Guard
 from wardgate.portal.jobs import prune_channels, standard_jobs
+from wardgate.portal.observe import Observe
 from wardgate.portal.protocols import BoundedHttp, BoundedWebSocket
 from wardgate.portal.scheduler import Scheduler
 from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.endpoints import Sockets
+from wardgate.portal.tracing import Tracing
+from wardgate.portal.watch import watch_clock
 
 _PRUNE_EVERY: Final = timedelta(minutes=1)
 
@@ -57,6 +60,10 @@ def create_app(
     hub = Hub(settings, open_database(settings, clock), clock)
     if configure:
         configure(hub)
+    hub.db.time_queries(hub.metrics.seen_query)
+    if settings.otel_endpoint and hub.tracing is None:
+        hub.tracing = Tracing(settings.otel_endpoint, __version__)
+        hub.db.time_queries(hub.tracing.query)
     state = _State()
 
     @asynccontextmanager
@@ -66,7 +73,10 @@ def create_app(
         await dispatcher.start()
         await _join_cluster(hub, dispatcher)
         scheduler = Scheduler(hub, standard_jobs() if hub.jobs is None else hub.jobs)
-        tasks = [asyncio.create_task(work) for work in (dispatcher.run(), scheduler.run(), _prune_channels(hub))]
+        tasks = [
+            asyncio.create_task(work)
+            for work in (dispatcher.run(), scheduler.run(), _prune_channels(hub), watch_clock(hub))
+        ]
         state.is_ready = True
         try:
             yield
@@ -79,6 +89,8 @@ def create_app(
             if hub.cluster is not None:
                 await hub.cluster.close()
             await hub.db.close()
+            if hub.tracing is not None:
+                await asyncio.to_thread(hub.tracing.close)
 
     app = FastAPI(title="Wardgate", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.hub = hub
@@ -91,6 +103,7 @@ def create_app(
     limits = Ingestion(clock, settings.ingestion_refill_rate, settings.ingestion_capacity, _counter(hub))
     mount(app, context, settings.rest_api_url, limits)
     app.add_middleware(Guard, bounds=bounds, trusted_ip=trusted_ip, locate=trusted_location)
+    app.add_middleware(Observe, metrics=hub.metrics, tracing=hub.tracing)
     return app
 
 

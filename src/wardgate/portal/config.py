@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     country_blocklist: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), validation_alias=_env("country_blocklist", "COUNTRY_CODE_BLOCKLIST")
     )
+    otel_endpoint: str | None = Field(None, validation_alias=_env("otel_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"))
     flow_log_api_url: str | None = Field(None, validation_alias=_env("flow_log_api_url", "FLOW_LOG_API_URL"))
     flow_log_upload_interval_secs: int = Field(
         0, ge=0, validation_alias=_env("flow_log_upload_interval_secs", "FLOW_LOG_UPLOAD_INTERVAL_SECS")
@@ -121,7 +122,7 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port, such as 127.0.0.1:8080")
         return value
 
-    @field_validator("external_url", "rest_api_url", "flow_log_api_url")
+    @field_validator("external_url", "rest_api_url", "flow_log_api_url", "otel_endpoint")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None:

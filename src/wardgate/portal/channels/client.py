@@ -100,6 +100,7 @@ class ClientChannel(Channel):
         """Confirms and sends the init; an older connection of the same device is closed."""
         if not self.is_joined:
             self.hub.metrics.connected.labels("client").inc()
+            self.hub.metrics.joins.labels("client").inc()
         self.is_joined = True
         older = self.hub.presence.add_client(self)
         if older is not None:

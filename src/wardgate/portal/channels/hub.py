@@ -18,6 +18,7 @@ from wardgate.portal.presence import Presence
 from wardgate.portal.sinks.client import Client
 from wardgate.portal.sinks.delivery import Delivery
 from wardgate.portal.sinks.destinations import operator_of
+from wardgate.portal.tracing import Tracing
 from wardgate.wire.portal import FlowLogsConfig
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Hub:
     clock: Clock
     presence: Presence = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing | None = None
     node_id: str = field(default_factory=new_node_id)
     random: Callable[[], float] = random.random
     jobs: "Sequence[Job] | None" = None
