@@ -20,7 +20,9 @@ from wardgate.portal.channels.hub import Hub
 from wardgate.portal.clock import Clock, SystemClock
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
+from wardgate.portal.domain.subjects import Location
 from wardgate.portal.jobs import prune_channels, standard_jobs
+from wardgate.portal.mail import SmtpMailer
 from wardgate.portal.scheduler import Scheduler
 from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.endpoints import Sockets
@@ -77,7 +79,23 @@ def create_app(
     trusted_location = partial(location_of, proxies=settings.proxy_networks)
     context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
     mount(app, context)
+    _add_pages(app, hub, trusted_ip, trusted_location)
     return app
+
+
+def _add_pages(
+    app: FastAPI, hub: Hub, trusted_ip: Callable[[Any], str | None], trusted_location: Callable[[Any], Location]
+) -> None:
+    """Puts the pages behind every path that is not another door's."""
+    from wardgate.portal.web.context import WebContext  # commands that serve nothing do without templates
+    from wardgate.portal.web.door import WebDoor, create_pages, first_parts
+
+    settings = hub.settings
+    mailer = SmtpMailer.of(settings.smtp_url.get_secret_value(), settings.mail_from) if settings.smtp_url else None
+    context = WebContext(hub, mailer, trusted_ip, trusted_location)
+    app.state.web = context
+    others = first_parts(app.router.routes)
+    app.add_middleware(WebDoor, pages=create_pages(context), others=others)
 
 
 def _add_health(app: FastAPI, hub: Hub, state: _State) -> None:

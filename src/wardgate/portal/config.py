@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     database: str = Field(_DEFAULT_DATABASE, validation_alias=_env("database", "DATABASE_URL"))
     secret_key: SecretStr | None = Field(None, validation_alias=_env("secret_key"))
     external_url: str | None = Field(None, validation_alias=_env("external_url", "API_EXTERNAL_URL"))
+    smtp_url: SecretStr | None = Field(None, validation_alias=_env("smtp_url"))
+    mail_from: str = Field("wardgate@localhost", validation_alias=_env("mail_from", "OUTBOUND_EMAIL_FROM"))
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("trusted_proxies", "PHOENIX_EXTERNAL_TRUSTED_PROXIES")
     )

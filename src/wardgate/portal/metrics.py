@@ -14,6 +14,9 @@ class Metrics:
         self.refused = Counter(
             "wardgate_portal_refused_connects", "Connects that were refused", ["code"], registry=self.registry
         )
+        self.pages_refused = Counter(
+            "wardgate_portal_refused_pages", "Requests for pages that were refused", ["status"], registry=self.registry
+        )
         self.ignored = Counter(
             "wardgate_portal_ignored_messages", "Messages that were dropped", ["why"], registry=self.registry
         )

@@ -6,6 +6,8 @@ authenticated with it, so a value that was moved to another place does not open.
 
 import base64
 import binascii
+import hashlib
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -27,7 +29,12 @@ class Keyring:
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_SIZE:
             raise SettingError(f"secret_key: must be {KEY_SIZE} bytes, this is {len(key)}")
+        self._key = key
         self._cipher = AESGCM(key)
+
+    def derive(self, purpose: str) -> bytes:
+        """A key of 32 bytes for another purpose, such as signing cookies."""
+        return hmac.digest(self._key, b"derived key\x00" + purpose.encode(), hashlib.sha256)
 
     def seal(self, plaintext: bytes, place: str) -> bytes:
         """Encrypts a secret for one place, such as `devices.psk_base:<id>`."""
