@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     )
     external_url: str | None = Field(None, validation_alias=_env("external_url", "API_EXTERNAL_URL"))
     rest_api_url: str | None = Field(None, validation_alias=_env("rest_api_url", "REST_API_URL"))
+    smtp_url: SecretStr | None = Field(None, validation_alias=_env("smtp_url"))
+    mail_from: str = Field("wardgate@localhost", validation_alias=_env("mail_from", "OUTBOUND_EMAIL_FROM"))
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("trusted_proxies", "PHOENIX_EXTERNAL_TRUSTED_PROXIES")
     )
