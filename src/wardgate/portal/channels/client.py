@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
-from wardgate.errors import NotFound
+from wardgate.errors import DatabaseUnavailable, NotFound
 from wardgate.ids import AccountId, ActorId, ClientId, GatewayId, ResourceId, TokenId
 from wardgate.portal.channels import renewals, views
 from wardgate.portal.channels.asks import Asks
@@ -38,7 +38,7 @@ _LOOK_EVERY_S: Final = 60.0
 """No timer is longer: the wall clock may be set, and what is due by it is then noticed."""
 RECOMPUTE_S: Final = 900.0
 """How often a list is computed for no reason that is known: what was missed, or done behind the portal's back."""
-_RETRY_S: Final = 1.0
+_REFRESH_RETRY_S: Final = 1.0
 _MAX_TIMER_S: Final = 24 * 3600.0
 
 
@@ -307,6 +307,8 @@ class ClientChannel(Channel):
                     await self._refresh()
             except NotFound:
                 return
+            except DatabaseUnavailable:
+                await asyncio.sleep(_REFRESH_RETRY_S)
             except Exception:
                 self.hub.metrics.failures.labels("refresh").inc()
                 log.exception("the list of a client could not be computed", client_id=self.device_id)
@@ -315,14 +317,19 @@ class ClientChannel(Channel):
 
     async def _refresh(self) -> None:
         self._is_stale.clear()
-        if self.hub.clock.now() >= self._recompute_at:
-            await reconcile(self)
-        await self._renew_held()
-        resets = self._resets | self._held.take_ended(self.hub.clock.utc_now())
-        self._resets.clear()
+        resets: set[ResourceId] = set()
         before, before_facts = dict(self._views), self.resources
-        async with self.hub.db.scoped(self.subject) as scope:
-            await self._load_list(scope)
+        try:
+            if self.hub.clock.now() >= self._recompute_at:
+                await reconcile(self)
+            await self._renew_held()
+            resets = self._resets | self._held.take_ended(self.hub.clock.utc_now())
+            self._resets.clear()
+            async with self.hub.db.scoped(self.subject) as scope:
+                await self._load_list(scope)
+        except DatabaseUnavailable:
+            self.request_refresh(resets)
+            raise
         self._pools.deny_lost(before, self._views)
         deleted = [one for one in before if one not in self._views or one in resets or self._moved(before_facts, one)]
         for resource_id in deleted:
@@ -370,7 +377,7 @@ class ClientChannel(Channel):
         now = self.hub.clock.utc_now()
         left_s = [(one - now).total_seconds() for one in (self._changes_at, self._held.next_due()) if one is not None]
         nearest_s = min([*left_s, self._recompute_at - self.hub.clock.now()])
-        delay_s = min(nearest_s, _LOOK_EVERY_S) if nearest_s > 0 else _RETRY_S
+        delay_s = min(nearest_s, _LOOK_EVERY_S) if nearest_s > 0 else _REFRESH_RETRY_S
         self._look = self.hub.clock.call_later(delay_s, self._look_now)
 
     def _look_now(self) -> None:

@@ -36,8 +36,8 @@ async def remove_tokens(db: Database, at: datetime) -> None:
         rotated = await session.scalars(
             select(GatewayToken).where(GatewayToken.rotated_at <= at - ROTATED_LIFETIME).limit(_BATCH)
         )
-        over: list[ClientToken | ApiToken | GatewayToken] = [*client_tokens, *api_tokens, *rotated]
-    for token in over:
+        tokens: list[ClientToken | ApiToken | GatewayToken] = [*client_tokens, *api_tokens, *rotated]
+    for token in tokens:
         async with db.writing(subjects.system(AccountId(token.account_id))) as unit:
             row = await unit.find(type(token), token.id)
             if row is not None:
