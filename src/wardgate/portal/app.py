@@ -16,6 +16,7 @@ from wardgate import __version__
 from wardgate.errors import SettingError
 from wardgate.portal.api.app import mount
 from wardgate.portal.api.context import ApiContext
+from wardgate.portal.api.ingestion import Ingestion
 from wardgate.portal.bounds import Bounds
 from wardgate.portal.changes import Dispatcher
 from wardgate.portal.channels.hub import Hub
@@ -25,10 +26,13 @@ from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
 from wardgate.portal.guard import Guard
 from wardgate.portal.jobs import prune_channels, standard_jobs
+from wardgate.portal.observe import Observe
 from wardgate.portal.protocols import BoundedHttp, BoundedWebSocket
 from wardgate.portal.scheduler import Scheduler
 from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.endpoints import Sockets
+from wardgate.portal.tracing import Tracing
+from wardgate.portal.watch import watch_clock
 
 _PRUNE_EVERY: Final = timedelta(minutes=1)
 
@@ -56,6 +60,10 @@ def create_app(
     hub = Hub(settings, open_database(settings, clock), clock)
     if configure:
         configure(hub)
+    hub.db.time_queries(hub.metrics.seen_query)
+    if settings.otel_endpoint and hub.tracing is None:
+        hub.tracing = Tracing(settings.otel_endpoint, __version__)
+        hub.db.time_queries(hub.tracing.query)
     state = _State()
 
     @asynccontextmanager
@@ -65,7 +73,10 @@ def create_app(
         await dispatcher.start()
         await _join_cluster(hub, dispatcher)
         scheduler = Scheduler(hub, standard_jobs() if hub.jobs is None else hub.jobs)
-        tasks = [asyncio.create_task(work) for work in (dispatcher.run(), scheduler.run(), _prune_channels(hub))]
+        tasks = [
+            asyncio.create_task(work)
+            for work in (dispatcher.run(), scheduler.run(), _prune_channels(hub), watch_clock(hub))
+        ]
         state.is_ready = True
         try:
             yield
@@ -78,6 +89,8 @@ def create_app(
             if hub.cluster is not None:
                 await hub.cluster.close()
             await hub.db.close()
+            if hub.tracing is not None:
+                await asyncio.to_thread(hub.tracing.close)
 
     app = FastAPI(title="Wardgate", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.hub = hub
@@ -87,9 +100,30 @@ def create_app(
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
     trusted_location = partial(location_of, proxies=settings.proxy_networks)
     context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
-    mount(app, context, settings.rest_api_url)
+    limits = Ingestion(clock, settings.ingestion_refill_rate, settings.ingestion_capacity, _counter(hub))
+    mount(app, context, settings.rest_api_url, limits)
     app.add_middleware(Guard, bounds=bounds, trusted_ip=trusted_ip, locate=trusted_location)
+    app.add_middleware(Observe, metrics=hub.metrics, tracing=hub.tracing)
     return app
+
+
+def _counter(hub: Hub) -> Callable[[str], None]:
+    return lambda status: hub.metrics.flow_uploads.labels(status).inc()
+
+
+def open_database(settings: Settings, clock: Clock) -> Database:
+    """The database of the settings, with their limits.
+
+    Raises:
+        SettingError: It is not ours, or of a newer version.
+    """
+    return Database(
+        settings.database,
+        clock,
+        settings.secret_key_text,
+        pool=settings.database_pool,
+        timeout_s=settings.database_timeout,
+    )
 
 
 async def _join_cluster(hub: Hub, dispatcher: Dispatcher) -> None:
@@ -108,21 +142,6 @@ async def _join_cluster(hub: Hub, dispatcher: Dispatcher) -> None:
     cluster.wake = dispatcher.wake
     hub.db.commit_listeners.append(cluster.committed)
     await cluster.start()
-
-
-def open_database(settings: Settings, clock: Clock) -> Database:
-    """The database of the settings, with their limits.
-
-    Raises:
-        SettingError: It is not ours, or of a newer version.
-    """
-    return Database(
-        settings.database,
-        clock,
-        settings.secret_key_text,
-        pool=settings.database_pool,
-        timeout_s=settings.database_timeout,
-    )
 
 
 def _add_health(app: FastAPI, hub: Hub, settings: Settings, state: _State) -> None:

@@ -122,6 +122,8 @@ class Dispatcher:
     async def _dispatch_commit(self, entries: Sequence[OutboxEntry]) -> None:
         account_id = entries[0].account_id
         effects = Effects()
+        lag = self._hub.clock.utc_now() - entries[0].inserted_at
+        self._hub.metrics.dispatch_lag.observe(max(0.0, lag.total_seconds()))
         for entry in entries:
             self._hub.metrics.changes.labels(entry.object).inc()
             self._look_at(entry, effects)

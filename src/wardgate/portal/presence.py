@@ -66,12 +66,20 @@ class Presence:
         self.relay_listeners: dict[object, Callable[[], None]] = {}
         self.ended = EndedGrants()
         self.remote = Directory()
-        self.announce: Callable[[int, Record | None], None] = lambda order, record: None
+        self.announce: Callable[[int, Record | None], None] | None = None
 
     def _next_order(self, known: int | None) -> int:
         now = int(self._utc_now().timestamp() * 1_000_000)
         self._last_order = max(now, self._last_order + 1, (known or 0) + 1)
         return self._last_order
+
+    def _say(self, channel: "ClientChannel | GatewayChannel | RelayChannel") -> None:
+        if self.announce is not None:
+            self.announce(channel.order, channel.record)
+
+    def _say_gone(self, channel: "ClientChannel | GatewayChannel | RelayChannel") -> None:
+        if self.announce is not None:
+            self.announce(channel.order, None)
 
     # --- clients ----------------------------------------------------------------------------------------------------
 
@@ -84,15 +92,15 @@ class Presence:
         channel.replaces = known.order if known else None
         channel.order = self._next_order(channel.replaces)
         if older is not None:
-            self.announce(older.order, None)
-        self.announce(channel.order, channel.record)
+            self._say_gone(older)
+        self._say(channel)
         return older
 
     def remove_client(self, channel: "ClientChannel") -> None:
         """Forgets a client, unless a newer channel took its place."""
         if self._clients.get(channel.device_id) is channel:
             self._clients.remove(channel.device_id)
-            self.announce(channel.order, None)
+            self._say_gone(channel)
 
     def local_client(self, account_id: AccountId, client_id: str) -> "ClientChannel | None":
         """The account's client with that id, if it is connected to this portal."""
@@ -130,16 +138,16 @@ class Presence:
         channel.order = self._next_order(channel.replaces)
         self._gateways.put(channel.device_id, channel)
         if older is not None:
-            self.announce(older.order, None)
+            self._say_gone(older)
             older.close()
-        self.announce(channel.order, channel.record)
+        self._say(channel)
         return True
 
     def remove_gateway(self, channel: "GatewayChannel") -> None:
         """Forgets a gateway."""
         if self._gateways.get(channel.device_id) is channel:
             self._gateways.remove(channel.device_id)
-            self.announce(channel.order, None)
+            self._say_gone(channel)
 
     def local_gateway(self, account_id: AccountId, gateway_id: str) -> "GatewayChannel | None":
         """The account's gateway with that id, if it is connected to this portal."""
@@ -177,9 +185,9 @@ class Presence:
         known = self.remote.relay(channel.relay_id)
         channel.replaces = known.order if known else None
         if older is not None and older is not channel:
-            self.announce(older.order, None)
+            self._say_gone(older)
         channel.order = self._next_order(channel.replaces)
-        self.announce(channel.order, channel.record)
+        self._say(channel)
         self.tell_about_relays()
         return older if older is not channel else None
 
@@ -187,7 +195,7 @@ class Presence:
         """Forgets a relay, unless a newer channel took its place."""
         if self._relays.get(channel.relay_id) is channel:
             self._relays.remove(channel.relay_id)
-            self.announce(channel.order, None)
+            self._say_gone(channel)
             self.tell_about_relays()
 
     def local_relay(self, relay_id: RelayId) -> "RelayChannel | None":
@@ -236,14 +244,14 @@ class Presence:
             GatewayId(channel.device.id)
         )
         if held is channel:
-            self.announce(channel.order, channel.record)
+            self._say(channel)
 
     def watch_silence(self) -> None:
         """Says which gateways missed their heartbeat, or are heard again."""
         for gateway in self._gateways.values():
             if gateway.is_silent != gateway.was_silent:
                 gateway.was_silent = gateway.is_silent
-                self.announce(gateway.order, gateway.record)
+                self._say(gateway)
 
     def records(self) -> Iterator[Record]:
         """Everything that others must know."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Final
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import ResourceId
 from wardgate.portal.channels import views
 from wardgate.portal.channels.base import log
@@ -157,6 +158,15 @@ class Asks:
             return
         try:
             refusal = await self._grant(resource, gateway)
+        except DatabaseUnavailable as error:
+            self._hub.metrics.failures.labels("database").inc()
+            log.warning(
+                "a grant could not be stored",
+                client_id=self._channel.device_id,
+                resource_id=resource.id,
+                why=str(error),
+            )
+            refusal = Refusal("offline")
         except Exception:
             self._hub.metrics.failures.labels("grant").inc()
             log.exception("a grant could not be stored", client_id=self._channel.device_id, resource_id=resource.id)
@@ -208,6 +218,9 @@ class Asks:
         facts: GrantFacts,
         is_iceless: bool,
     ) -> None:
+        if facts.authorization_id in self._hub.presence.ended:
+            self._fail(facts.resource.id, Refusal("offline"))
+            return
         client = self._channel.device
         preshared_key = gateway_preshared_key(client.psk_party, responder)
         ice = ice_credentials(client.id, client.public_key, gateway.device.id, gateway.device.public_key)

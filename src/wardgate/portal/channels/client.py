@@ -100,6 +100,7 @@ class ClientChannel(Channel):
         """Confirms and sends the init; an older connection of the same device is closed."""
         if not self.is_joined:
             self.hub.metrics.connected.labels("client").inc()
+            self.hub.metrics.joins.labels("client").inc()
         self.is_joined = True
         older = self.hub.presence.add_client(self)
         if older is not None:
@@ -309,6 +310,7 @@ class ClientChannel(Channel):
                 return
             except DatabaseUnavailable:
                 await asyncio.sleep(_REFRESH_RETRY_S)
+                self._is_stale.set()
             except Exception:
                 self.hub.metrics.failures.labels("refresh").inc()
                 log.exception("the list of a client could not be computed", client_id=self.device_id)
@@ -328,7 +330,7 @@ class ClientChannel(Channel):
             async with self.hub.db.scoped(self.subject) as scope:
                 await self._load_list(scope)
         except DatabaseUnavailable:
-            self.request_refresh(resets)
+            self._resets |= resets
             raise
         self._pools.deny_lost(before, self._views)
         deleted = [one for one in before if one not in self._views or one in resets or self._moved(before_facts, one)]

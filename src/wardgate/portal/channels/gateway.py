@@ -232,6 +232,7 @@ class GatewayChannel(Channel):
         """Confirms, tells the grants that are still valid, and opens the gateway for requests."""
         if not self.is_joined:
             self.hub.metrics.connected.labels("gateway").inc()
+            self.hub.metrics.joins.labels("gateway").inc()
         self.is_joined = True
         self.hub.presence.changed(self)
         self.reply_ok(frame)

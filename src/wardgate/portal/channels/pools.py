@@ -7,6 +7,7 @@ anything else overtakes the grant. A target never says goodbye when it loses a g
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import ClientId, ResourceId
 from wardgate.portal.channels import views
 from wardgate.portal.channels.asks import Refusal, decide, grant_facts, store
@@ -52,6 +53,15 @@ class Pools:
             return
         try:
             refusal = await self._grant(request, resource, address)
+        except DatabaseUnavailable as error:
+            self._hub.metrics.failures.labels("database").inc()
+            log.warning(
+                "a grant could not be stored",
+                client_id=self._channel.device_id,
+                resource_id=resource.id,
+                why=str(error),
+            )
+            refusal = "offline"
         except Exception:
             self._hub.metrics.failures.labels("grant").inc()
             log.exception("a grant could not be stored", client_id=self._channel.device_id, resource_id=resource.id)

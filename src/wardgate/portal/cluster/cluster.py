@@ -309,6 +309,8 @@ class Cluster:
             if client is not None and isinstance(access, portal.ClientDeviceAccessAuthorized):
                 client.admit(access, message.resource_id, grant)
             return
+        if message.authorization_id in self._presence.ended:
+            return  # whoever asked reads of the end as well, and has no use for an answer
         gateway = self._presence.local_gateway(message.account_id, message.device_id)
         create = portal.decode_to_gateway(message.event, message.payload)
         if gateway is None or not isinstance(create, portal.CreateAuthorization) or not gateway.is_joined:
@@ -316,10 +318,14 @@ class Cluster:
             return
         gateway.expect(
             create.ref,
-            lambda ref: self._answer(sender_id, ref, True),
+            lambda ref: self._acknowledge(sender_id, ref, message.authorization_id),
             lambda ref: self._answer(sender_id, ref, False),
         )
         gateway.create(create, grant)
+
+    def _acknowledge(self, node_id: str, ref: str, authorization_id: str) -> None:
+        if authorization_id not in self._presence.ended:
+            self._answer(node_id, ref, True)
 
     def _answer(self, node_id: str, ref: str, is_taken: bool) -> None:
         self.send(node_id, messages.Acknowledge(ref, is_taken))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
-from sqlalchemy import and_, delete, select
+from sqlalchemy import and_, delete, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from wardgate.portal.db import access
@@ -21,6 +21,7 @@ from wardgate.portal.db.tables import (
     PolicyAuthorization,
     TenantRow,
 )
+from wardgate.portal.db.types import UtcDateTime
 from wardgate.portal.domain.authorizations import Granted, PolicyRule
 from wardgate.portal.domain.conditions import Circumstances
 from wardgate.portal.domain.subjects import USER_TYPES
@@ -264,18 +265,20 @@ async def end_expired(session: AsyncSession, at: datetime) -> None:
     Clients that were away meanwhile will be told, if they are back within `ENDED_RETENTION`.
     """
     # Those that somebody is deleting right now are left out: waiting for them could become a deadlock.
-    over = select(PolicyAuthorization).where(PolicyAuthorization.expires_at <= at).with_for_update(skip_locked=True)
-    rows = (await session.scalars(over)).all()
-    for row in rows:
-        session.add(
-            EndedGrant(
-                account_id=row.account_id,
-                id=row.id,
-                initiating_device_id=row.initiating_device_id,
-                resource_id=row.resource_id,
-                inserted_at=at,
-            )
-        )
-    for some in _chunks({row.id for row in rows}):
-        await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.id.in_(some)))
+    locked = (
+        select(PolicyAuthorization.id).where(PolicyAuthorization.expires_at <= at).with_for_update(skip_locked=True)
+    )
+    ids = list((await session.scalars(locked)).all())
+    columns = ["account_id", "id", "initiating_device_id", "resource_id", "inserted_at"]
+    for start in range(0, len(ids), _CHUNK):
+        some = PolicyAuthorization.id.in_(ids[start : start + _CHUNK])
+        over = select(
+            PolicyAuthorization.account_id,
+            PolicyAuthorization.id,
+            PolicyAuthorization.initiating_device_id,
+            PolicyAuthorization.resource_id,
+            literal(at, UtcDateTime),
+        ).where(some)
+        await session.execute(insert(EndedGrant).from_select(columns, over))
+        await session.execute(delete(PolicyAuthorization).where(some))
     await session.execute(delete(EndedGrant).where(EndedGrant.inserted_at <= at - ENDED_RETENTION))

@@ -4,8 +4,10 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
-from tests.unit.portal.helpers import Lab, ManualClock, make_lab
+from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
+from wardgate.portal.clock import SystemClock
 from wardgate.portal.db import outbox
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.outbox import Reader
@@ -101,6 +103,8 @@ async def test_a_transaction_that_commits_late_is_neither_skipped_nor_waited_for
 ) -> None:
     if db.is_sqlite:
         pytest.skip("SQLite has one writer at a time")
+    quick = await make_lab(db, slug="quick")  # changes of one account wait for each other
+    await names(reader)
     may_commit, has_written = asyncio.Event(), asyncio.Event()
 
     async def late() -> None:
@@ -112,10 +116,10 @@ async def test_a_transaction_that_commits_late_is_neither_skipped_nor_waited_for
 
     writing = asyncio.create_task(late())
     await has_written.wait()
-    await change(db, lab, "one")
-    await change(db, lab, "two")
+    await change(db, quick, "one")
+    await change(db, quick, "two")
     assert await names(reader) == ["one", "two"], "quick ones do not wait for a slow one"
-    await change(db, lab, "three")
+    await change(db, quick, "three")
     may_commit.set()
     await writing
 
@@ -136,6 +140,26 @@ async def test_a_commit_in_the_middle_of_a_long_reading_is_read_after_it(
     await change(db, lab, "between")
 
     assert await names(reader) == ["before 2", "before 3", "before 4", "between"]
+
+
+async def test_after_a_crash_of_the_server_the_last_moments_are_read_again(
+    db: Database, lab: Lab, database_url: str, reader: Reader
+) -> None:
+    if db.is_sqlite:
+        pytest.skip("there is no server")
+    others = Database(database_url, SystemClock(), SECRET_KEY)  # entries bear the time of their portal
+    await change(others, lab, "one")
+    assert await names(reader) == ["one"]
+
+    async with others.unscoped() as session:
+        mine = "datname = current_database() AND pid <> pg_backend_pid()"
+        await session.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}"))
+
+    assert await names(reader) == ["one"], "again"
+    assert await names(reader) == []
+    await change(others, lab, "two")
+    assert await names(reader) == ["two"]
+    await others.close()
 
 
 async def test_old_entries_go_and_nobody_who_read_them_minds(

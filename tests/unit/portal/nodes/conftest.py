@@ -1,17 +1,26 @@
 """Two portals in one process, on one database and one bus; clients are connected to the first, all else elsewhere."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
 
+from tests.postgres import Server
 from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
 from tests.unit.portal.sockets.harness import Peer, PortalUnderTest, running_portal
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.cluster.bus import LocalNetwork
 from wardgate.portal.config import Settings
 from wardgate.wire.portal import Topic
+
+
+@pytest.fixture
+def database_url(postgresql: Server) -> Iterator[str]:
+    """Several portals need PostgreSQL."""
+    name = postgresql.create_database()
+    yield postgresql.url(name)
+    postgresql.drop_database(name)
 
 
 @pytest.fixture

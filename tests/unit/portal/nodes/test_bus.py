@@ -201,7 +201,7 @@ async def test_of_several_servers_one_that_runs_is_used(nats: NatsServer, tmp_pa
 
 
 def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    settings = Settings(nats_url="nats://127.0.0.1", nats_ca=tmp_path / "none.pem")  # type: ignore[arg-type]
+    settings = Settings(nats_url="nats://127.0.0.1", nats_ca=tmp_path / "none.pem")
 
     with pytest.raises(SettingError, match=r"none\.pem cannot be used"):
         nats_bus(settings, "one", Metrics())
