@@ -319,13 +319,14 @@ class ClientChannel(Channel):
 
     async def _refresh(self) -> None:
         self._is_stale.clear()
-        if self.hub.clock.now() >= self._recompute_at:
-            await reconcile(self)
-        await self._renew_held()
-        resets = self._resets | self._held.take_ended(self.hub.clock.utc_now())
-        self._resets.clear()
+        resets: set[ResourceId] = set()
         before, before_facts = dict(self._views), self.resources
         try:
+            if self.hub.clock.now() >= self._recompute_at:
+                await reconcile(self)
+            await self._renew_held()
+            resets = self._resets | self._held.take_ended(self.hub.clock.utc_now())
+            self._resets.clear()
             async with self.hub.db.scoped(self.subject) as scope:
                 await self._load_list(scope)
         except DatabaseUnavailable:
