@@ -52,7 +52,7 @@ def create_app(
         SettingError: The database is not ours, or of a newer version.
     """
     clock = clock or SystemClock()
-    hub = Hub(settings, Database(settings.database, clock, settings.secret_key_text), clock)
+    hub = Hub(settings, open_database(settings, clock), clock)
     if configure:
         configure(hub)
     hub.db.time_queries(hub.metrics.seen_query)
@@ -96,6 +96,21 @@ def create_app(
     app.add_middleware(Guard, bounds=bounds, trusted_ip=trusted_ip, locate=trusted_location)
     app.add_middleware(Observe, metrics=hub.metrics, tracing=hub.tracing)
     return app
+
+
+def open_database(settings: Settings, clock: Clock) -> Database:
+    """The database of the settings, with their limits.
+
+    Raises:
+        SettingError: It is not ours, or of a newer version.
+    """
+    return Database(
+        settings.database,
+        clock,
+        settings.secret_key_text,
+        pool=settings.database_pool,
+        timeout_s=settings.database_timeout,
+    )
 
 
 def _add_health(app: FastAPI, hub: Hub, state: _State) -> None:

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from wardgate.errors import SettingError
+from wardgate.portal.db.connecting import DEFAULT_POOL, DEFAULT_TIMEOUT_S
 from wardgate.portal.domain.components import parse_latest
 
 _DEFAULT_DATABASE = "sqlite:///wardgate.db"
@@ -33,6 +34,10 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:8080", validation_alias=_env("listen"))
     database: str = Field(_DEFAULT_DATABASE, validation_alias=_env("database", "DATABASE_URL"))
     secret_key: SecretStr | None = Field(None, validation_alias=_env("secret_key"))
+    database_pool: int = Field(DEFAULT_POOL, ge=2, le=500, validation_alias=_env("database_pool"))
+    database_timeout: float = Field(
+        DEFAULT_TIMEOUT_S, ge=0.1, le=3600, allow_inf_nan=False, validation_alias=_env("database_timeout")
+    )
     external_url: str | None = Field(None, validation_alias=_env("external_url", "API_EXTERNAL_URL"))
     rest_api_url: str | None = Field(None, validation_alias=_env("rest_api_url", "REST_API_URL"))
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -11,6 +11,7 @@ import typer
 from wardgate.errors import NotFound
 from wardgate.ids import AccountId
 from wardgate.portal.commands import accounts as accounts_commands
+from wardgate.portal.commands import database as database_commands
 from wardgate.portal.commands import keys as keys_commands
 from wardgate.portal.commands.base import (
     AccountOption,
@@ -36,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # else `[env: …]` in a help text is taken for markup
 )
+for command in (database_commands.migrate, database_commands.backup, database_commands.restore, database_commands.move):
+    app.command()(command)
 app.add_typer(accounts_commands.app, name="accounts")
 app.command("limits")(accounts_commands.limits)
 app.command("rotate-key")(keys_commands.rotate_key)
@@ -67,14 +70,6 @@ def serve(
         settings = read_settings(config, **flags)
         configure_logging(settings.log_level, settings.log_dir)
         run(settings)
-
-
-@app.command()
-def migrate(database: DatabaseOption = None) -> None:
-    """Bring the database to this version."""
-    with reported():
-        run_on(database, _nothing, may_create=True)
-    print("wardgate portal: the database is up to date")
 
 
 @app.command()
@@ -180,10 +175,6 @@ def _show(made: dict[str, str], secret: str, text: str, as_json: bool) -> None:
         return
     print(f"wardgate portal: {text}", file=sys.stderr)
     print(made[secret])
-
-
-async def _nothing(db: Database) -> None:
-    return None
 
 
 async def _setup(db: Database, slug: str, email: str, name: str | None) -> dict[str, str]:

@@ -8,10 +8,9 @@ import uvicorn
 from wardgate.errors import SettingError
 from wardgate.heap import freeze_heap
 from wardgate.io.service_manager import ServiceManager
-from wardgate.portal.app import create_app, uvicorn_options
+from wardgate.portal.app import create_app, open_database, uvicorn_options
 from wardgate.portal.clock import SystemClock
 from wardgate.portal.config import Settings
-from wardgate.portal.db.engine import Database
 
 
 def run(settings: Settings) -> None:
@@ -28,7 +27,7 @@ def run(settings: Settings) -> None:
 
 async def _prepare(settings: Settings) -> None:
     """Finds what is wrong with the database before anything listens."""
-    db = Database(settings.database, SystemClock(), settings.secret_key_text)
+    db = open_database(settings, SystemClock())
     try:
         await db.prepare()
     finally:

@@ -41,6 +41,7 @@ def mount(app: FastAPI, context: ApiContext, rest_url: str | None = None) -> Non
         rest_url: Where the REST API is: requests under other host names are sent there.
     """
     app.state.api = context
+    app.state.rest_routes = [route for router in ROUTERS for route in router.routes]
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: document.of(app, rest_url)  # type: ignore[method-assign]

@@ -8,6 +8,7 @@ from typing import Final
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import AccountId, SiteId, TokenId
 from wardgate.portal.channels.base import Channel, log
 from wardgate.portal.channels.client import ClientChannel
@@ -88,6 +89,9 @@ class Sockets:
         except Refused as error:
             await self._refuse(websocket, error)
             return
+        except DatabaseUnavailable:
+            await self._refuse(websocket, refusal.database_unavailable())
+            return
         except Exception:
             self.hub.metrics.failures.labels("connect").inc()
             log.exception("a connect failed")
@@ -125,7 +129,7 @@ class Sockets:
         assert owner.actor is not None
         assert owner.client_token is not None
         assert params.external_id is not None
-        async with self.hub.db.writing(subject) as unit:
+        async with self.hub.db.writing(subject, shares=True) as unit:
             if await unit.find(ClientToken, owner.client_token.id) is None:
                 raise refusal.invalid_token()
             device = await devices.find_client(unit, owner.actor.id, params.external_id)
