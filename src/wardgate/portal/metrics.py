@@ -16,6 +16,9 @@ class Metrics:
         self.refused = Counter(
             "wardgate_portal_refused_connects", "Connects that were refused", ["code"], registry=self.registry
         )
+        self.pages_refused = Counter(
+            "wardgate_portal_refused_pages", "Requests for pages that were refused", ["status"], registry=self.registry
+        )
         self.joins = Counter("wardgate_portal_joins", "Websockets that joined", ["component"], registry=self.registry)
         self.messages = Counter(
             "wardgate_portal_messages", "Messages that came over websockets", ["component"], registry=self.registry
@@ -72,9 +75,28 @@ class Metrics:
         self.changes = Counter(
             "wardgate_portal_changes", "Committed row changes that were dispatched", ["object"], registry=self.registry
         )
+        self.flow_uploads = Counter(
+            "wardgate_portal_flow_uploads", "Uploads of flow logs", ["status"], registry=self.registry
+        )
+        self.sinks = Counter(
+            "wardgate_portal_log_deliveries", "Batches for log sinks", ["outcome"], registry=self.registry
+        )
         self.failures = Counter(
             "wardgate_portal_failures", "Unforeseen errors that were survived", ["where"], registry=self.registry
         )
+        self.bus_connected = Gauge(
+            "wardgate_portal_bus_connected", "1 while the bus between portals is connected", registry=self.registry
+        )
+        self.bus_messages = Counter(
+            "wardgate_portal_bus_messages", "Messages between portals", ["direction"], registry=self.registry
+        )
+        self.bus_dropped = Counter(
+            "wardgate_portal_bus_dropped",
+            "Messages between portals that were not sent or not taken",
+            ["why"],
+            registry=self.registry,
+        )
+        self.nodes = Gauge("wardgate_portal_nodes", "Portals that are heard, with this one", registry=self.registry)
         self.jobs = Counter("wardgate_portal_jobs", "Runs of regular jobs", ["job", "result"], registry=self.registry)
         self.job_seconds = Histogram(
             "wardgate_portal_job_seconds",

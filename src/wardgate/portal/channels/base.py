@@ -16,6 +16,7 @@ log = structlog.get_logger("wardgate.portal")
 CLOSE_NORMAL = 1000
 CLOSE_PROTOCOL_ERROR = 1002
 CLOSE_FAILURE = 1011
+CLOSE_RESTART = 1012
 CLOSE_TRY_AGAIN = 1013
 
 
@@ -34,6 +35,8 @@ class Channel(ABC):
 
     Attributes:
         heard_at: When the other end last said anything.
+        order: Which connection it is, among all of its device; given by presence.
+        replaces: The order of the connection whose place it took on another portal.
     """
 
     topic: ClassVar[Topic]
@@ -44,6 +47,8 @@ class Channel(ABC):
         self.version = version
         self.is_joined = False
         self.heard_at = hub.clock.now()
+        self.order = 0
+        self.replaces: int | None = None
         self._transport = transport
 
     async def handle_text(self, text: str | bytes) -> None:

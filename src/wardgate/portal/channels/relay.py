@@ -5,6 +5,7 @@ from typing import ClassVar
 from wardgate.ids import RelayId, TokenId
 from wardgate.portal.channels.base import CLOSE_NORMAL, Channel, Transport
 from wardgate.portal.channels.hub import Hub
+from wardgate.portal.cluster.messages import RelayRecord
 from wardgate.portal.db.tables import RelayToken
 from wardgate.portal.domain.subjects import Location
 from wardgate.wire import portal
@@ -41,6 +42,21 @@ class RelayChannel(Channel):
     def address(self) -> tuple[str | None, str | None, int]:
         """Where it is reached: IPv4 and IPv6 host, and the port."""
         return self.ipv4, self.ipv6, self.port
+
+    @property
+    def record(self) -> RelayRecord:
+        """What other portals must know."""
+        return RelayRecord(
+            order=self.order,
+            relay_id=self.relay_id,
+            token_id=self.token_id,
+            ipv4=self.ipv4,
+            ipv6=self.ipv6,
+            port=self.port,
+            location=self.location,
+            stamp_secret=self.stamp_secret,
+            replaces=self.replaces,
+        )
 
     async def join(self, frame: Frame) -> None:
         """Registers the relay under the id that its secret gives."""
