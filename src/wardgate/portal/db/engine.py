@@ -190,6 +190,11 @@ class Database:
             raise
 
     @property
+    def file(self) -> Path | None:
+        """The SQLite file, if it is one."""
+        return self._path
+
+    @property
     def is_missing(self) -> bool:
         """Whether there is no such SQLite file yet; migrating makes it."""
         return self._path is not None and not self._path.exists()
