@@ -16,12 +16,15 @@ from wardgate import __version__
 from wardgate.portal.api.app import mount
 from wardgate.portal.api.context import ApiContext
 from wardgate.portal.api.ingestion import Ingestion
+from wardgate.portal.bounds import Bounds
 from wardgate.portal.changes import Dispatcher
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.clock import Clock, SystemClock
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
+from wardgate.portal.guard import Guard
 from wardgate.portal.jobs import prune_channels, standard_jobs
+from wardgate.portal.protocols import BoundedHttp, BoundedWebSocket
 from wardgate.portal.scheduler import Scheduler
 from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.endpoints import Sockets
@@ -74,11 +77,13 @@ def create_app(
     app.state.hub = hub
     app.router.routes.extend(Sockets(hub).routes())
     _add_health(app, hub, state)
+    bounds = app.state.bounds = Bounds(settings, clock, hub.metrics)
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
     trusted_location = partial(location_of, proxies=settings.proxy_networks)
     context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
     limits = Ingestion(clock, settings.ingestion_refill_rate, settings.ingestion_capacity, _counter(hub))
-    mount(app, context, limits)
+    mount(app, context, settings.rest_api_url, limits)
+    app.add_middleware(Guard, bounds=bounds, trusted_ip=trusted_ip, locate=trusted_location)
     return app
 
 
@@ -115,7 +120,8 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "loop": "uvloop",
-        "ws": "websockets-sansio",
+        "http": BoundedHttp,
+        "ws": BoundedWebSocket,
         "ws_max_size": 1024 * 1024,
         "ws_ping_interval": None,
         "ws_per_message_deflate": False,

@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from wardgate.errors import Conflict
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sealing import seal
-from wardgate.portal.db.tables import Device, new_id
+from wardgate.portal.db.tables import Device, GatewayToken, new_id
 from wardgate.portal.domain.subjects import Location
 from wardgate.portal.domain.tunnel_ips import ipv4_candidates, ipv6_candidates
 
@@ -90,7 +90,7 @@ async def _free(unit: UnitOfWork, column: InstrumentedAttribute[str], candidates
         for address in some:
             if address not in taken:
                 return address
-    raise Conflict("all tunnel addresses of the account are taken")
+    raise Conflict("all tunnel addresses of the account are taken", "addresses_used_up")
 
 
 async def record_session(unit: UnitOfWork, device: Device, seen: Connecting) -> None:
@@ -135,3 +135,11 @@ async def last_seen_of_actors(scope: Scope, actor_ids: Sequence[str]) -> dict[st
         .group_by(Device.actor_id)
     )
     return {actor_id: at for actor_id, at in (await scope.session.execute(query)).all() if actor_id and at is not None}
+
+
+async def rotated_at_of_tokens(scope: Scope, token_ids: Sequence[str]) -> dict[str, datetime | None]:
+    """Since when each of some gateway tokens is being replaced, if it is."""
+    query = select(GatewayToken.id, GatewayToken.rotated_at).where(
+        GatewayToken.account_id == scope.account_id, GatewayToken.id.in_(token_ids)
+    )
+    return {row[0]: row[1] for row in await scope.session.execute(query)}

@@ -73,9 +73,9 @@ class Database:
         if self._path is not None and self.is_missing:
             self._path.touch(mode=0o600)  # it will hold the devices' secrets
         async with self._engine.execution_options(write=True).begin() as connection:
-            await connection.run_sync(self.keys.check)
             await connection.run_sync(upgrade)
-            await connection.run_sync(lambda sync: sealing.seal_all(sync, self.keyring))
+            if not await connection.run_sync(self.keys.check):
+                await connection.run_sync(lambda sync: sealing.seal_all(sync, self.keyring))
         self._version = NEWEST_VERSION
 
     async def _is_sealed(self) -> bool:
@@ -94,8 +94,8 @@ class Database:
         """
         new, old = Keyring(decode_key(key)), self.keyring
         self.keys.write_next(key)
+        await self._engine.dispose()
         if self._path is not None:
-            await self._engine.dispose()
             sealing.refuse_if_open(self._path)
         async with self._engine.execution_options(write=True).begin() as connection:
             count = await connection.run_sync(sealing.reseal_all, old, new)

@@ -9,6 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from wardgate.errors import SettingError
+from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.sqlite_file import APPLICATION_ID
 
 
@@ -44,3 +45,14 @@ def upgrade(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.exec_driver_sql(f"PRAGMA user_version = {len(known)}")
+
+
+def downgrade(connection: Connection, revision: str, keyring: Keyring) -> None:
+    """Takes the tables back to an older revision, whose secrets are plain.
+
+    Raises:
+        SettingError: The key does not open the secrets; nothing is changed then.
+    """
+    config = _config()
+    config.attributes.update(connection=connection, keyring=keyring)
+    command.downgrade(config, revision)

@@ -12,12 +12,12 @@ from functools import cache
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Select, cast, func, select
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Select, cast, delete, func, select
 from sqlalchemy import inspect as inspect_row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from wardgate.errors import InvalidInput, NotFound
+from wardgate.errors import NotFound, invalid
 from wardgate.ids import AccountId
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.tables import (
@@ -128,6 +128,17 @@ class UnitOfWork(Scope):
         """Calls back once the changes are durable, before any later change is."""
         self.committed.append(callback)
 
+    async def locked_account(self) -> Account:
+        """The account, which no other unit of work reads like this until this one ends: for rules that count rows.
+
+        Raises:
+            NotFound: It was deleted.
+        """
+        account = await self.session.get(Account, self.account_id, with_for_update={"key_share": True})
+        if account is None:
+            raise NotFound("the account is gone")
+        return account
+
     async def insert(self, row: Base, *, unique: str | None = None, silent: bool = False) -> None:
         """Adds a row.
 
@@ -178,6 +189,14 @@ class UnitOfWork(Scope):
         await self.session.delete(row)
         await self.session.flush()
         self._changes.append(Change(row.log_name, "delete", before, None))
+
+    async def delete_account(self) -> None:
+        """Removes the account; the database removes what is in it, and who hears of the one knows of the rest."""
+        account = await self.account()
+        before = as_json(account)
+        await self.session.execute(delete(Account).where(Account.id == self.account_id))
+        self.session.expunge_all()
+        self._changes.append(Change(Account.__tablename__, "delete", before, None))
 
     async def _forget_token(self, row: Base) -> None:
         """Devices no longer name a token that is deleted."""
@@ -243,7 +262,7 @@ class UnitOfWork(Scope):
         except IntegrityError as error:
             if unique is None:
                 raise
-            raise InvalidInput({unique: [TAKEN]}) from error
+            raise invalid(unique, TAKEN, "taken", "a value that no other one has") from error
 
 
 def as_json(row: Base) -> dict[str, Any]:

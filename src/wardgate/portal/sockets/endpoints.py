@@ -24,6 +24,7 @@ from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import ClientToken, Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
 from wardgate.portal.domain.tokens import ParsedToken
+from wardgate.portal.services import plans
 from wardgate.portal.services.tokens import end_rotation
 from wardgate.portal.sockets import refusal
 from wardgate.portal.sockets.connect import (
@@ -118,7 +119,7 @@ class Sockets:
         token = parse_token(text, "client")
         owner = await self._client_owner(token)
         params = read_device_params(websocket.query_params, origin, needs_version=True, needs_id=True)
-        if owner.account.users_limit_exceeded or owner.account.service_accounts_limit_exceeded:
+        if await plans.keeps_clients_out(self.hub.db, owner.account):
             raise refusal.limits_exceeded()
         subject = owner.subject("client", origin.remote_ip, origin.user_agent, origin.location)
         assert owner.actor is not None
