@@ -12,6 +12,7 @@ from wardgate.errors import NotFound
 from wardgate.ids import AccountId
 from wardgate.portal.commands import accounts as accounts_commands
 from wardgate.portal.commands import keys as keys_commands
+from wardgate.portal.commands import logs as logs_commands
 from wardgate.portal.commands.base import (
     AccountOption,
     DatabaseOption,
@@ -37,6 +38,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # else `[env: …]` in a help text is taken for markup
 )
 app.add_typer(accounts_commands.app, name="accounts")
+app.add_typer(logs_commands.app, name="log-sinks")
+app.command("logs")(logs_commands.logs)
 app.command("limits")(accounts_commands.limits)
 app.command("rotate-key")(keys_commands.rotate_key)
 

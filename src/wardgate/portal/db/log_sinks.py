@@ -5,7 +5,7 @@ Source: portal-domain-3 B6.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import func, select, update
@@ -20,6 +20,8 @@ from wardgate.portal.domain import log_ids, subjects
 from wardgate.portal.domain.log_ids import Stream
 
 FEATURE: Final = "log_sinks"
+SETTLED: Final = timedelta(seconds=30)
+"""After this a row has no older ones that are still to be committed."""
 _PASSES: Final = 32
 
 
