@@ -2,9 +2,12 @@
 
 import asyncio
 import sqlite3
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, select
@@ -12,9 +15,11 @@ from sqlalchemy import create_engine, select
 from tests.unit.portal.helpers import ManualClock, make_lab
 from wardgate.portal.db import migrate, purge
 from wardgate.portal.db.engine import Database
-from wardgate.portal.db.log_tables import SessionLog
+from wardgate.portal.db.flow_logs import store_flows
+from wardgate.portal.db.log_tables import FlowLog, SessionLog
 from wardgate.portal.db.tables import ChangeLog, OutboxEntry
 from wardgate.portal.domain import log_ids
+from wardgate.portal.domain.flow_records import FlowRecord
 from wardgate.portal.services import sites
 
 
@@ -71,7 +76,8 @@ async def test_logs_go_with_their_account_in_silence(db: Database) -> None:
     assert not told & {"session_logs", "change_logs"}
 
 
-async def test_logs_are_kept_for_ninety_days(db: Database, clock: ManualClock) -> None:
+async def test_logs_are_kept_for_ninety_days(db: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purge, "_LOG_BATCH", 3)
     lab = await make_lab(db)
     at = clock.utc_now()
     row = {"account_id": lab.account.id, "context": "client", "subject": {}, "timestamp": at}
@@ -125,3 +131,22 @@ def test_changes_that_were_logged_before_get_their_numbers_and_may_go_back(tmp_p
 
     assert numbers == [(1000 * 1024,), (1000 * 1024 + 1,), (2000 * 1024,)]
     assert not tables & {"session_logs", "api_request_logs", "flow_logs", "log_sinks", "log_sink_cursors"}
+
+
+async def test_flows_are_kept_for_one_hundred_and_twenty_one_days(db: Database, clock: ManualClock) -> None:
+    lab = await make_lab(db)
+    at = clock.utc_now()
+    ids = ("initiator_device_id", "responder_device_id", "policy_authorization_id", "policy_id", "resource_id")
+    shared = {name: str(uuid4()) for name in ids} | {"account_id": lab.account.id, "role": "initiator"}
+    times: dict[str, Any] = {"authorized_at": at, "authorization_expires_at": at, "resource_name": "Wiki"}
+    records = [FlowRecord("udp", "100.64.0.1", 1, "fd00::1", 53, at - timedelta(days=days)) for days in (0, 1)]
+    await store_flows(db, {**shared, **times}, records, at)
+
+    async def starts() -> list[datetime]:
+        async with db.unscoped() as session:
+            return list((await session.scalars(select(FlowLog.flow_start).order_by(FlowLog.flow_start))).all())
+
+    await purge.remove_flow_logs(db, at + timedelta(days=119, hours=23))
+    assert len(await starts()) == 2
+    await purge.remove_flow_logs(db, at + timedelta(days=120))
+    assert await starts() == [at]
