@@ -24,6 +24,7 @@ from wardgate.portal.db.keys import Keys
 from wardgate.portal.db.locks import AccountLocks
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sqlite_file import NEWEST_REVISION, NEWEST_VERSION, checked_version
+from wardgate.portal.db.timing import time_queries
 from wardgate.portal.db.trouble import reported_settings, translated, why_unavailable
 from wardgate.portal.domain.log_ids import Sequencer
 from wardgate.portal.domain.subjects import Subject
@@ -189,6 +190,11 @@ class Database:
             raise
 
     @property
+    def file(self) -> Path | None:
+        """The SQLite file, if it is one."""
+        return self._path
+
+    @property
     def is_missing(self) -> bool:
         """Whether there is no such SQLite file yet; migrating makes it."""
         return self._path is not None and not self._path.exists()
@@ -214,6 +220,10 @@ class Database:
             is_ready = await self.snapshot(is_current) and await self.snapshot(self.keys.check)
         if not is_ready:
             raise SettingError("database: its tables are of another version: run `wardgate portal migrate` first")
+
+    def time_queries(self, seen: Callable[[str, float], None]) -> None:
+        """Calls back with every statement and how many seconds it took."""
+        time_queries(self._engine, seen)
 
     async def close(self) -> None:
         """Lets go of all connections."""

@@ -65,6 +65,11 @@ def rate_limited() -> Refused:
     return Refused(503, "rate_limit", "Too many connection attempts, try again later", retry_after_s=1)
 
 
+def draining() -> Refused:
+    """This portal is about to end; another one, or this one after its start, takes the connection."""
+    return Refused(503, "draining", "This portal is about to end, try again", retry_after_s=1)
+
+
 def limits_exceeded() -> Refused:
     """The account has more users or service accounts than it may."""
     return Refused(402, "limits_exceeded", "The account has exceeded its limits")
