@@ -135,7 +135,7 @@ class UnitOfWork(Scope):
         self.session.add(row)
         await self._flush(unique)
         if not silent:
-            self._changes.append(Change(row.__tablename__, "insert", None, as_json(row)))
+            self._changes.append(Change(row.log_name, "insert", None, as_json(row)))
 
     async def update(self, row: Base, *, unique: str | None = None, silent: bool = False, **values: Any) -> bool:
         """Sets columns of a row that this unit has read; whether anything is different now.
@@ -152,7 +152,7 @@ class UnitOfWork(Scope):
             setattr(row, name, value)
         await self._flush(unique)
         if not silent:
-            self._changes.append(Change(row.__tablename__, "update", before, as_json(row)))
+            self._changes.append(Change(row.log_name, "update", before, as_json(row)))
         return True
 
     async def delete(self, row: Base) -> None:
@@ -171,7 +171,7 @@ class UnitOfWork(Scope):
         await self._forget_token(row)
         await self.session.delete(row)
         await self.session.flush()
-        self._changes.append(Change(row.__tablename__, "delete", before, None))
+        self._changes.append(Change(row.log_name, "delete", before, None))
 
     async def _forget_token(self, row: Base) -> None:
         """Devices no longer name a token that is deleted."""
@@ -198,6 +198,7 @@ class UnitOfWork(Scope):
                     operation=change.operation,
                     before=change.before,
                     after=change.after,
+                    inserted_at=self.at,
                 )
             )
             if account_exists and change.object not in NOT_AUDITED:
@@ -233,7 +234,7 @@ def as_json(row: Base) -> dict[str, Any]:
         if name in REDACTED:
             value = None if value is None else REDACTION
         values[name] = value.isoformat() if isinstance(value, datetime) else value
-    return values
+    return row.logged(values)
 
 
 @cache

@@ -17,8 +17,10 @@ from wardgate.portal.channels.relay import RelayChannel
 from wardgate.portal.channels.views import DeviceFacts
 from wardgate.portal.db import devices, tokens
 from wardgate.portal.db.devices import Connecting
+from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.purge import ROTATED_LIFETIME
 from wardgate.portal.db.scope import UnitOfWork
+from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import ClientToken, Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
 from wardgate.portal.domain.tokens import ParsedToken
@@ -142,7 +144,7 @@ class Sockets:
             subject=subject,
             token_id=TokenId(owner.client_token.id),
             token_expires_at=owner.client_token.expires_at,
-            device=_facts(device, origin),
+            device=_facts(self.hub.db.keyring, device, origin),
             previous_key=previous_key,
         )
 
@@ -180,7 +182,7 @@ class Sockets:
             version,
             subject=subject,
             token_id=TokenId(token.id),
-            device=_facts(device, origin),
+            device=_facts(self.hub.db.keyring, device, origin),
             site_id=SiteId(device.site_id or ""),
             previous_key=previous_key,
         )
@@ -261,12 +263,12 @@ class Sockets:
         )
 
 
-def _facts(device: Device, origin: Origin) -> DeviceFacts:
+def _facts(keyring: Keyring, device: Device, origin: Origin) -> DeviceFacts:
     return DeviceFacts(
         id=device.id,
         name=device.name,
         public_key=device.public_key or "",
-        psk_base=device.psk_base,
+        psk_base=unseal(keyring, device, "psk_base"),
         ipv4=device.ipv4,
         ipv6=device.ipv6,
         user_agent=origin.user_agent,
