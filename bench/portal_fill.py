@@ -17,6 +17,7 @@ from wardgate.ids import AccountId, TokenId
 from wardgate.portal.db.access import EVERYONE
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import UnitOfWork, as_json
+from wardgate.portal.db.sealing import seal
 from wardgate.portal.db.tables import (
     Actor,
     Base,
@@ -270,17 +271,18 @@ class _Filler:
         await self._insert(devices)
 
     def _device(self, kind: str, spec: AgentSpec, ipv4: str, ipv6: str, **owner: str) -> Device:
-        row: Device = self._row(
-            Device,
+        device_id = new_id()
+        return Device(
+            account_id=self._unit.account_id,
+            id=device_id,
             type=kind,
             firezone_id=spec.external_id,
             name=spec.external_id,
             ipv4=ipv4,
             ipv6=ipv6,
-            psk_base=secrets.token_bytes(32),
+            psk_base=seal(self._unit.keyring, secrets.token_bytes(32), Device, "psk_base", device_id),
             **owner,
         )
-        return row
 
     def _token(self, kind: tokens.TokenKind) -> tokens.NewToken:
         return tokens.create(kind, self._unit.account_id, TokenId(new_id()), secrets.token_bytes)

@@ -68,7 +68,7 @@ class Swarm:
             loop.call_later(number / per_s, agent.dial)
         until = time.monotonic() + START_WITHIN_S + len(agents) / per_s
         while not all(agent.joined_at for agent in agents):
-            if self.fatal or time.monotonic() > until:
+            if self.fatal or self.refused.get(500) or time.monotonic() > until:
                 seen = next((agent.refusal for agent in self.agents if agent.refusal), b"")
                 raise SystemExit(f"not every agent joined: {self.refused}, {self.timeouts} timeouts, {seen[-300:]!r}")
             await asyncio.sleep(0.1)

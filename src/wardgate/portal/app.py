@@ -23,6 +23,7 @@ from wardgate.portal.db.engine import Database
 from wardgate.portal.jobs import prune_channels, standard_jobs
 from wardgate.portal.scheduler import Scheduler
 from wardgate.portal.sockets.connect import remote_ip
+from wardgate.portal.sockets.direct import DirectWebSocket
 from wardgate.portal.sockets.endpoints import Sockets
 
 _PRUNE_EVERY: Final = timedelta(minutes=1)
@@ -107,7 +108,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "loop": "uvloop",
-        "ws": "websockets-sansio",
+        "ws": DirectWebSocket,
         "ws_max_size": 1024 * 1024,
         "ws_ping_interval": None,
         "ws_per_message_deflate": False,

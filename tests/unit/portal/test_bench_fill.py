@@ -15,6 +15,7 @@ from wardgate.portal.db.access import rules_of_actor
 from wardgate.portal.db.devices import create_device
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import as_json
+from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import Actor, Base, ChangeLog, Device
 from wardgate.portal.domain import subjects
 from wardgate.portal.services import accounts, actors, groups, policies, resources, sites, tokens
@@ -47,6 +48,7 @@ async def test_as_much_as_asked_for_and_each_client_reaches_what_it_is_said_to(d
     async with db.scoped(subjects.system(AccountId(found.account_id))) as scope:
         for spec in found.clients:
             device = (await scope.session.scalars(scope.select(Device).filter_by(firezone_id=spec.external_id))).one()
+            assert len(unseal(db.keyring, device, "psk_base")) == 32
             rules = await rules_of_actor(scope, await scope.get(Actor, device.actor_id or ""))
             assert sorted(rule.resource_id for rule in rules) == sorted(spec.resource_ids)
 

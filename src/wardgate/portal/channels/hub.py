@@ -1,6 +1,5 @@
 """What all channels of a node share."""
 
-import asyncio
 import random
 import re
 import secrets
@@ -9,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from wardgate.portal.channels.lists import Lists
 from wardgate.portal.clock import Clock
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
@@ -19,9 +19,6 @@ from wardgate.wire.portal import FlowLogsConfig
 
 if TYPE_CHECKING:
     from wardgate.portal.scheduler import Job
-
-MAX_REFRESHES = 8
-"""Recomputations of clients' lists that run side by side, so that requests get their turn at the database."""
 
 
 def new_node_id() -> str:
@@ -35,6 +32,7 @@ class Hub:
     """The node's database, clock, presence and counters.
 
     Attributes:
+        lists: What clients may reach, computed for many at once.
         outbox: How far the changes of the database were told to the channels.
         node_id: This portal among those of its database; another one after each start.
         random: Gives a number from 0 to 1, for jitter.
@@ -51,10 +49,10 @@ class Hub:
     random: Callable[[], float] = random.random
     jobs: "Sequence[Job] | None" = None
     shuffled: Callable[[Sequence[Any]], Sequence[Any]] = lambda some: random.sample(some, len(some))
-    refreshes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REFRESHES))
 
     def __post_init__(self) -> None:
         self.outbox = Reader(self.db)
+        self.lists = Lists(self.db, self.clock)
 
     @property
     def flow_logs(self) -> FlowLogsConfig:

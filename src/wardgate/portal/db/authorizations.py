@@ -50,13 +50,22 @@ async def record(
 
 async def of_receiver(scope: Scope, device_id: str, at: datetime) -> Sequence[PolicyAuthorization]:
     """The unexpired grants with this receiver; one for each client and resource, the one that lasts longest."""
+    return (await of_receivers(scope, [device_id], at)).get(device_id, [])
+
+
+async def of_receivers(scope: Scope, device_ids: Sequence[str], at: datetime) -> dict[str, list[PolicyAuthorization]]:
+    """The same for many receivers, by receiver."""
     query = (
         scope.select(PolicyAuthorization)
-        .where(PolicyAuthorization.receiving_device_id == device_id, PolicyAuthorization.expires_at > at)
+        .where(PolicyAuthorization.receiving_device_id.in_(device_ids), PolicyAuthorization.expires_at > at)
         .order_by(PolicyAuthorization.expires_at, PolicyAuthorization.inserted_at)
     )
-    best = {(row.initiating_device_id, row.resource_id): row for row in await scope.all(query)}
-    return list(best.values())
+    rows = await scope.all(query)
+    best = {(row.receiving_device_id, row.initiating_device_id, row.resource_id): row for row in rows}
+    found: dict[str, list[PolicyAuthorization]] = {}
+    for row in best.values():
+        found.setdefault(row.receiving_device_id, []).append(row)
+    return found
 
 
 async def of_initiator(scope: Scope, device_id: str, at: datetime) -> Sequence[PolicyAuthorization]:

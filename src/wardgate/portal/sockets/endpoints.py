@@ -37,8 +37,9 @@ from wardgate.portal.sockets.connect import (
     read_relay_params,
     read_token,
 )
+from wardgate.portal.sockets.direct import EXTENSION
 from wardgate.portal.sockets.refusal import Refused
-from wardgate.portal.sockets.serve import IDLE_S, RELAY_IDLE_S, SocketTransport, serve
+from wardgate.portal.sockets.serve import IDLE_S, RELAY_IDLE_S, SocketTransport
 from wardgate.wire.portal import ApiVersion
 
 _Open = Callable[[WebSocket, SocketTransport], Awaitable[Channel]]
@@ -81,7 +82,7 @@ class Sockets:
         await self._run(websocket, self._open_relay, RELAY_IDLE_S)
 
     async def _run(self, websocket: WebSocket, open_channel: _Open, idle_s: float) -> None:
-        transport = SocketTransport(self.hub, websocket)
+        transport = SocketTransport(self.hub, websocket.scope["extensions"][EXTENSION])
         try:
             channel = await open_channel(websocket, transport)
         except Refused as error:
@@ -97,7 +98,7 @@ class Sockets:
         except BaseException:
             channel.leave()
             raise
-        await serve(self.hub, websocket, transport, channel, idle_s)
+        transport.open(channel, idle_s)
 
     async def _refuse(self, websocket: WebSocket, error: Refused) -> None:
         self.hub.metrics.refused.labels(error.code).inc()
