@@ -32,7 +32,7 @@ from wardgate.portal.db.tables import (
     Site,
     new_id,
 )
-from wardgate.portal.domain import subjects, tokens
+from wardgate.portal.domain import log_ids, subjects, tokens
 from wardgate.portal.domain.conditions import parse_conditions
 from wardgate.portal.domain.filters import parse_filters
 from wardgate.portal.domain.tunnel_ips import ipv4_candidates, ipv6_candidates
@@ -300,17 +300,17 @@ class _Filler:
             session.expunge_all()
 
     def _log(self, row: Base) -> ChangeLog:
-        at = int(self._unit.at.timestamp() * 1_000_000) % 2**52
         self._logged += 1
         return ChangeLog(
             account_id=self._unit.account_id,
-            log_id=f"c{at:013x}{self._logged % 2**20:05x}{0:05x}",
+            log_id=log_ids.change_id(log_ids.microseconds(self._unit.at), self._logged),
             timestamp=self._unit.at,
             operation="insert",
             object=row.__tablename__,
             before=None,
             after=as_json(row),
             subject=None,
+            seq=self._unit.sequencer.next(self._unit.at),
         )
 
 

@@ -22,7 +22,7 @@ from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
 from wardgate.portal.jobs import prune_channels, standard_jobs
 from wardgate.portal.scheduler import Scheduler
-from wardgate.portal.sockets.connect import remote_ip
+from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.direct import DirectWebSocket
 from wardgate.portal.sockets.endpoints import Sockets
 
@@ -75,7 +75,9 @@ def create_app(
     app.router.routes.extend(Sockets(hub).routes())
     _add_health(app, hub, state)
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
-    mount(app, ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip))
+    trusted_location = partial(location_of, proxies=settings.proxy_networks)
+    context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
+    mount(app, context)
     return app
 
 

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wardgate.portal.api import account, actors, clients, groups, policies, problems, resources, sites
+from wardgate.portal.api import account, actors, clients, groups, logs, policies, problems, resources, sites
 from wardgate.portal.api.context import ApiContext
 
 ROUTERS = (
@@ -17,6 +17,7 @@ ROUTERS = (
     resources.router,
     policies.router,
     clients.router,
+    logs.router,
 )
 REQUEST_ID = b"x-request-id"
 
@@ -33,6 +34,7 @@ class RequestIds:
             return
         given = next((value for name, value in scope["headers"] if name == REQUEST_ID), b"")
         request_id = given if 20 <= len(given) <= 200 else str(uuid4()).encode()
+        scope.setdefault("state", {})["request_id"] = request_id.decode("latin-1")
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

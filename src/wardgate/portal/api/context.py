@@ -14,11 +14,13 @@ from fastapi import Depends, Request
 from wardgate.errors import WardgateError
 from wardgate.ids import AccountId, DeviceId, SiteId
 from wardgate.portal.clock import Clock
+from wardgate.portal.db import logs
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.logs import RequestSeen
 from wardgate.portal.db.tokens import Owner, api_token_owner, stamp_api_token
 from wardgate.portal.domain import tokens
 from wardgate.portal.domain.selection import OnlineGateway
-from wardgate.portal.domain.subjects import Subject
+from wardgate.portal.domain.subjects import Location, Subject
 
 REQUEST_COST: Final = 10.0
 MAX_BUCKETS: Final = 10_000
@@ -68,6 +70,7 @@ class ApiContext:
 
     Attributes:
         trusted_ip: Gives the address a request came from.
+        trusted_location: Gives the place it came from.
     """
 
     db: Database
@@ -75,6 +78,7 @@ class ApiContext:
     presence: Presence
     limits: ApiLimits = ApiLimits()
     trusted_ip: Callable[[Request], str | None] = lambda request: request.client.host if request.client else None
+    trusted_location: Callable[[Request], Location] = lambda request: Location()
     _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
     async def caller(self, request: Request) -> "Caller":
@@ -95,8 +99,11 @@ class ApiContext:
             raise Unauthorized("The API token is unknown, revoked or expired, or its owner is disabled.")
         remote_ip, user_agent = self.trusted_ip(request), request.headers.get("user-agent")
         self._take(owner)
-        await stamp_api_token(self.db, owner.api_token, at, remote_ip, user_agent)
-        return Caller(self, owner.subject("api", remote_ip, user_agent))
+        subject = owner.subject("api", remote_ip, user_agent, self.trusted_location(request))
+        async with self.db.unscoped_write() as session:  # a request that cannot be logged fails
+            await stamp_api_token(session, owner.api_token, at, remote_ip, user_agent)
+            logs.write_api_request(session, subject, _seen(request), at, self.db.sequencer)
+        return Caller(self, subject)
 
     def _take(self, owner: Owner) -> None:
         limits = owner.account.limits
@@ -111,6 +118,16 @@ class ApiContext:
             self._buckets.popitem(last=False)
         if not passes:
             raise TooManyRequests((REQUEST_COST - level) / rate)
+
+
+def _seen(request: Request) -> RequestSeen:
+    length = request.headers.get("content-length", "")
+    return RequestSeen(
+        request.method,
+        request.url.path,
+        int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None,
+        getattr(request.state, "request_id", None),
+    )
 
 
 @dataclass(frozen=True, slots=True)

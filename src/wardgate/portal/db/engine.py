@@ -21,6 +21,7 @@ from wardgate.portal.db.keyring import Keyring, decode_key
 from wardgate.portal.db.keys import Keys
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sqlite_file import NEWEST_REVISION, NEWEST_VERSION, checked_version
+from wardgate.portal.domain.log_ids import Sequencer
 from wardgate.portal.domain.subjects import Subject
 
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
@@ -47,6 +48,7 @@ class Database:
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._writer = asyncio.Lock() if self.is_sqlite else None
         self.keys = Keys(self._path, secret_key)
+        self.sequencer = Sequencer()
         self.commit_listeners: list[Callable[[], None]] = []
 
     @property
@@ -160,7 +162,7 @@ class Database:
         """
         async with self._writer or nullcontext():
             async with self._write_session() as session:
-                unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring)
+                unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring, self.sequencer)
                 yield unit
                 await unit.record()
                 await session.commit()

@@ -4,7 +4,7 @@ Every insert, update and delete goes through `UnitOfWork`, which writes the outb
 transaction and follows the cascading references itself, so that a grant which goes with its policy is seen to go.
 """
 
-import secrets
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import ForeignKeyConstraint, Select, select
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Select, cast, func, select
 from sqlalchemy import inspect as inspect_row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,6 +21,7 @@ from wardgate.errors import InvalidInput, NotFound
 from wardgate.ids import AccountId
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.tables import (
+    LOGS,
     NOT_AUDITED,
     REDACTED,
     Account,
@@ -32,7 +33,9 @@ from wardgate.portal.db.tables import (
     OutboxEntry,
     TenantRow,
 )
+from wardgate.portal.domain import log_ids
 from wardgate.portal.domain.checks import is_uuid
+from wardgate.portal.domain.log_ids import Sequencer
 from wardgate.portal.domain.subjects import Subject
 
 _R = TypeVar("_R", bound=TenantRow)
@@ -107,9 +110,12 @@ class Change:
 class UnitOfWork(Scope):
     """Changes rows of one account in one transaction."""
 
-    def __init__(self, session: AsyncSession, subject: Subject, at: datetime, keyring: Keyring) -> None:
+    def __init__(
+        self, session: AsyncSession, subject: Subject, at: datetime, keyring: Keyring, sequencer: Sequencer
+    ) -> None:
         super().__init__(session, subject, keyring)
         self.at = at
+        self.sequencer = sequencer
         self.committed: list[Callable[[], None]] = []
         self._changes: list[Change] = []
 
@@ -184,11 +190,13 @@ class UnitOfWork(Scope):
 
     async def record(self) -> None:
         """Writes outbox and change log for what was changed so far."""
+        if not self._changes:
+            return
         commit_id = str(uuid4())
+        await self._queue_up()
         account_exists = await self.session.get(Account, self.account_id) is not None
         subject = None if self.subject.kind == "system" else self.subject.for_log()
-        seed = int(self.at.timestamp() * 1_000_000) % 2**52
-        salt = secrets.randbelow(2**20)
+        seed = await self._next_seed()
         for number, change in enumerate(self._changes):
             self.session.add(
                 OutboxEntry(
@@ -205,16 +213,29 @@ class UnitOfWork(Scope):
                 self.session.add(
                     ChangeLog(
                         account_id=self.account_id,
-                        log_id=f"c{seed:013x}{number % 2**20:05x}{salt:05x}",
+                        log_id=log_ids.change_id(seed, number),
                         timestamp=self.at,
                         operation=change.operation,
                         object=change.object,
                         before=change.before,
                         after=change.after,
                         subject=subject,
+                        seq=self.sequencer.next(self.at),
                     )
                 )
             await self.session.flush()
+
+    async def _queue_up(self) -> None:
+        """Lets the account's units commit in the order in which they come here, where several write at once."""
+        if self.session.get_bind().dialect.name == "postgresql":
+            key = int.from_bytes(hashlib.sha256(f"change_logs:{self.account_id}".encode()).digest()[:8], signed=True)
+            await self.session.execute(select(func.pg_advisory_xact_lock(cast(key, BigInteger))))
+
+    async def _next_seed(self) -> int:
+        """A seed above that of the account's last change, so that ids sort in the order of commits."""
+        query = select(func.max(ChangeLog.log_id)).where(ChangeLog.account_id == self.account_id)
+        last = await self.session.scalar(query)
+        return max(log_ids.microseconds(self.at), log_ids.seed_of(last) + 1 if last else 0)
 
     async def _flush(self, unique: str | None) -> None:
         try:
@@ -242,6 +263,8 @@ def _cascades(table: type[Base]) -> list[tuple[type[Base], ForeignKeyConstraint]
     found: list[tuple[type[Base], ForeignKeyConstraint]] = []
     for mapper in Base.registry.mappers:
         kind = mapper.class_
+        if kind.__tablename__ in LOGS:
+            continue
         for constraint in kind.__table__.foreign_key_constraints:
             if constraint.referred_table is table.__table__ and constraint.ondelete == "CASCADE":
                 found.append((kind, constraint))

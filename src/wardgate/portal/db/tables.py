@@ -440,6 +440,7 @@ class ChangeLog(Base):
     """Who changed what: one row for each audited change, with secrets left out."""
 
     __tablename__ = "change_logs"
+    __table_args__ = (Index("change_logs_account_id_seq", "account_id", "seq"),)
 
     account_id: Mapped[str] = mapped_column(Id, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True)
     log_id: Mapped[str] = mapped_column(String(24), primary_key=True)
@@ -450,37 +451,55 @@ class ChangeLog(Base):
     after: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     subject: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     vsn: Mapped[int] = mapped_column(default=0)
+    seq: Mapped[int] = mapped_column(BigInteger)
 
 
 REDACTED = frozenset(
     {
-        "psk_base",
+        "answer",
+        "api_key",
+        "api_token",
+        "auth_header",
+        "bearer_token",
+        "client_secret",
+        "code_hash",
+        "credentials",
+        "hec_token",
         "ingest_signing_key",
         "key_check",
+        "legacy_service_account_key",
+        "license_key",
+        "password_hash",
+        "private_key_jwk",
+        "psk_base",
+        "sealed_secret",
         "secret_hash",
         "secret_salt",
-        "password_hash",
-        "code_hash",
-        "sealed_secret",
-        "answer",
     }
 )
-"""Columns that never leave their table."""
+"""Columns that never leave their table (portal-domain-3 B2)."""
 
-NOT_AUDITED = frozenset(
-    {
-        "policy_authorizations",
-        "relay_tokens",
-        "portal_sessions",
-        "pending_identities",
-        "posture_devices",
-        "external_identity_sync_states",
-        "group_sync_states",
-        "membership_sync_states",
-    }
+LOGS = frozenset({"change_logs", "session_logs", "api_request_logs", "flow_logs", "log_sink_cursors"})
+"""Tables that are never told of, row by row: what is deleted takes its rows here along in silence."""
+
+NOT_AUDITED = (
+    frozenset(
+        {
+            "policy_authorizations",
+            "relay_tokens",
+            "portal_sessions",
+            "pending_identities",
+            "posture_devices",
+            "external_identity_sync_states",
+            "group_sync_states",
+            "membership_sync_states",
+        }
+    )
+    | LOGS
 )
 """Tables whose changes take effect but are not in the change log."""
 
 # Registers the tables of the other modules, which are built on these.
 from wardgate.portal.db import identity_tables as _identity_tables  # noqa: E402, F401
+from wardgate.portal.db import log_tables as _log_tables  # noqa: E402, F401
 from wardgate.portal.db import node_tables as _node_tables  # noqa: E402, F401

@@ -15,7 +15,7 @@ from wardgate.portal.channels.gateway import GatewayChannel
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.channels.relay import RelayChannel
 from wardgate.portal.channels.views import DeviceFacts
-from wardgate.portal.db import devices, tokens
+from wardgate.portal.db import devices, logs, tokens
 from wardgate.portal.db.devices import Connecting
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.purge import ROTATED_LIFETIME
@@ -121,7 +121,7 @@ class Sockets:
         params = read_device_params(websocket.query_params, origin, needs_version=True, needs_id=True)
         if owner.account.users_limit_exceeded or owner.account.service_accounts_limit_exceeded:
             raise refusal.limits_exceeded()
-        subject = owner.subject("client", origin.remote_ip, origin.user_agent)
+        subject = owner.subject("client", origin.remote_ip, origin.user_agent, origin.location)
         assert owner.actor is not None
         assert owner.client_token is not None
         assert params.external_id is not None
@@ -166,7 +166,7 @@ class Sockets:
         params = read_device_params(
             websocket.query_params, origin, needs_version=False, needs_id=token.device_id is None
         )
-        subject = owner.subject("gateway", origin.remote_ip, origin.user_agent)
+        subject = owner.subject("gateway", origin.remote_ip, origin.user_agent, origin.location)
         async with self.hub.db.writing(subject) as unit:
             stored = await unit.find(GatewayToken, token.id)
             if stored is None:
@@ -242,6 +242,7 @@ class Sockets:
                 at=unit.at,
             ),
         )
+        logs.write_session(unit, device, token_id)
         return previous_key
 
     # --- relays -------------------------------------------------------------------------------------------------------
