@@ -45,6 +45,8 @@ TEAM: Final = 100
 SHARED_RESOURCES: Final = 20
 GATEWAYS_OF_A_SITE: Final = 5
 TOKEN_LIFETIME: Final = timedelta(days=30)
+AFTER_THE_SERVICES: Final = 1000
+"""Microseconds by which ids of changes lie behind those of the commits before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +305,7 @@ class _Filler:
         self._logged += 1
         return ChangeLog(
             account_id=self._unit.account_id,
-            log_id=log_ids.change_id(log_ids.microseconds(self._unit.at), self._logged),
+            log_id=log_ids.change_id(log_ids.microseconds(self._unit.at) + AFTER_THE_SERVICES, self._logged),
             timestamp=self._unit.at,
             operation="insert",
             object=row.__tablename__,

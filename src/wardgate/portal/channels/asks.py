@@ -184,7 +184,9 @@ class Asks:
         view = gateway_view(resource, gateway.device.version)
         if view is None:
             return Refusal("version_mismatch")
-        async with self._hub.db.writing(self._channel.subject) as unit:
+        channel = self._channel
+
+        async def work(unit: UnitOfWork) -> Refusal | None:
             decision = await decide(unit, self._channel, resource.id)
             if isinstance(decision, Refusal):
                 return decision
@@ -200,7 +202,10 @@ class Asks:
             facts = grant_facts(self._channel, row, granted, account, resource)
             is_iceless = bool(account.features.get("iceless")) and gateway.has_iceless and self._channel.has_iceless
             unit.after_commit(lambda: self._deliver(gateway, view, facts, is_iceless))
-        return None
+            return None
+
+        needs = {Actor: channel.actor_id, Device: channel.device_id, ClientToken: channel.token_id}
+        return await self._hub.writes.run(channel.subject, work, needs)
 
     def _deliver(
         self, gateway: "GatewayChannel", view: portal.GatewayResource, facts: GrantFacts, is_iceless: bool

@@ -12,6 +12,7 @@ from wardgate.portal.channels.lists import Lists
 from wardgate.portal.clock import Clock
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.group_commit import GroupCommit
 from wardgate.portal.db.outbox import Reader
 from wardgate.portal.metrics import Metrics
 from wardgate.portal.presence import Presence
@@ -32,6 +33,7 @@ class Hub:
     """The node's database, clock, presence and counters.
 
     Attributes:
+        writes: For small pieces of work that come in great numbers.
         lists: What clients may reach, computed for many at once.
         outbox: How far the changes of the database were told to the channels.
         node_id: This portal among those of its database; another one after each start.
@@ -52,6 +54,7 @@ class Hub:
 
     def __post_init__(self) -> None:
         self.outbox = Reader(self.db)
+        self.writes = GroupCommit(self.db)
         self.lists = Lists(self.db, self.clock)
 
     @property

@@ -23,6 +23,7 @@ from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import ClientToken, Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
+from wardgate.portal.domain import subjects
 from wardgate.portal.domain.tokens import ParsedToken
 from wardgate.portal.services.tokens import end_rotation
 from wardgate.portal.sockets import refusal
@@ -117,17 +118,45 @@ class Sockets:
     async def _open_client(self, websocket: WebSocket, transport: SocketTransport, version: ApiVersion) -> Channel:
         origin, text = self._admit(websocket)
         token = parse_token(text, "client")
-        owner = await self._client_owner(token)
-        params = read_device_params(websocket.query_params, origin, needs_version=True, needs_id=True)
-        if owner.account.users_limit_exceeded or owner.account.service_accounts_limit_exceeded:
-            raise refusal.limits_exceeded()
-        subject = owner.subject("client", origin.remote_ip, origin.user_agent, origin.location)
-        assert owner.actor is not None
+        params = self._client_params(websocket, origin)
+        found = await self._admit_client(token, origin, params)
+        if isinstance(found, Refused):
+            raise found
+        owner, device, previous_key = found
         assert owner.client_token is not None
-        assert params.external_id is not None
-        async with self.hub.db.writing(subject) as unit:
-            if await unit.find(ClientToken, owner.client_token.id) is None:
-                raise refusal.invalid_token()
+        return ClientChannel(
+            self.hub,
+            transport,
+            version,
+            subject=owner.subject("client", origin.remote_ip, origin.user_agent),
+            token_id=TokenId(owner.client_token.id),
+            token_expires_at=owner.client_token.expires_at,
+            device=_facts(self.hub.db.keyring, device, origin),
+            previous_key=previous_key,
+        )
+
+    def _client_params(self, websocket: WebSocket, origin: Origin) -> DeviceParams | Refused:
+        """The parameters, or what is wrong with them: a wrong token comes first."""
+        try:
+            return read_device_params(websocket.query_params, origin, needs_version=True, needs_id=True)
+        except Refused as error:
+            return error
+
+    async def _admit_client(
+        self, token: ParsedToken, origin: Origin, params: DeviceParams | Refused
+    ) -> tuple[Owner, Device, str | None] | Refused:
+        """Finds the token's owner and the device, and keeps what it connects with, together with those of others."""
+
+        async def work(unit: UnitOfWork) -> tuple[Owner, Device, str | None] | Refused:
+            owner = await tokens.client_token_owner(unit.session, token, unit.at)
+            if owner is None or owner.actor is None:
+                return refusal.invalid_token()
+            if isinstance(params, Refused):
+                return params
+            if owner.account.users_limit_exceeded or owner.account.service_accounts_limit_exceeded:
+                return refusal.limits_exceeded()
+            unit.subject = owner.subject("client", origin.remote_ip, origin.user_agent)
+            assert params.external_id is not None
             device = await devices.find_client(unit, owner.actor.id, params.external_id)
             if device is None:
                 device = await devices.create_device(
@@ -137,24 +166,11 @@ class Sockets:
                     firezone_id=params.external_id,
                     name=params.name or secrets.token_hex(_MAX_CLIENT_NAME // 2),
                 )
-            previous_key = await self._record(unit, device, origin, params, owner.client_token.id)
-        return ClientChannel(
-            self.hub,
-            transport,
-            version,
-            subject=subject,
-            token_id=TokenId(owner.client_token.id),
-            token_expires_at=owner.client_token.expires_at,
-            device=_facts(self.hub.db.keyring, device, origin),
-            previous_key=previous_key,
-        )
+            return owner, device, await self._record(unit, device, origin, params, token.token_id)
 
-    async def _client_owner(self, token: ParsedToken) -> Owner:
-        async with self.hub.db.unscoped() as session:
-            owner = await tokens.client_token_owner(session, token, self.hub.clock.utc_now())
-        if owner is None:
-            raise refusal.invalid_token()
-        return owner
+        account_id = token.account_id
+        assert account_id is not None
+        return await self.hub.writes.run(subjects.system(account_id), work, {ClientToken: token.token_id})
 
     # --- gateways -----------------------------------------------------------------------------------------------------
 

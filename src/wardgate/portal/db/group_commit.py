@@ -1,0 +1,128 @@
+"""Many small pieces of work in one transaction: whoever comes while one runs shares the next.
+
+A piece that is alone is done at once; under load a commit, and the reading of rows by their ids, is paid for once by
+all that wait. Each piece is told that it is done when it is durable, as if it had had the transaction for itself. If
+one fails, all of its transaction are done again, each by itself, so that it fails alone.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from wardgate.ids import AccountId
+from wardgate.portal.db.engine import Database
+from wardgate.portal.db.scope import UnitOfWork
+from wardgate.portal.db.tables import Account, Base, TenantRow
+from wardgate.portal.domain import subjects
+from wardgate.portal.domain.subjects import Subject
+
+_R = TypeVar("_R")
+MAX_SHARED: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece(Generic[_R]):
+    subject: Subject
+    work: Callable[[UnitOfWork], Awaitable[_R]]
+    needs: Mapping[type[TenantRow], str]
+    done: "asyncio.Future[_R]"
+
+
+class GroupCommit:
+    """The pieces of work that wait, by account."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._waiting: dict[AccountId, list[_Piece[Any]]] = {}
+        self._workers: dict[AccountId, asyncio.Task[None]] = {}
+
+    async def run(
+        self,
+        subject: Subject,
+        work: Callable[[UnitOfWork], Awaitable[_R]],
+        needs: Mapping[type[TenantRow], str],
+    ) -> _R:
+        """Runs a piece of work and returns its result once it is committed.
+
+        Args:
+            work: What to do in the transaction; may be called a second time, in another one.
+            needs: Rows that it finds by their ids, which are read for all pieces at once.
+
+        Raises:
+            Exception: What the work raised; nothing of it was kept then.
+        """
+        account_id = subject.account_id
+        piece = _Piece(subject, work, needs, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(account_id, []).append(piece)
+        if account_id not in self._workers:
+            self._workers[account_id] = asyncio.get_running_loop().create_task(self._work(account_id))
+        result: _R = await piece.done
+        return result
+
+    async def _work(self, account_id: AccountId) -> None:
+        try:
+            while waiting := self._waiting.pop(account_id, None):
+                pieces, later = waiting[:MAX_SHARED], waiting[MAX_SHARED:]
+                if later:
+                    self._waiting[account_id] = later
+                await self._commit(account_id, pieces)
+        finally:
+            del self._workers[account_id]
+
+    async def _commit(self, account_id: AccountId, pieces: Sequence[_Piece[Any]]) -> None:
+        try:
+            results = await self._try(account_id, pieces)
+        except (Exception, asyncio.CancelledError) as error:
+            if len(pieces) > 1 and not isinstance(error, asyncio.CancelledError) and not _is_away(error):
+                for piece in pieces:
+                    await self._commit(account_id, [piece])
+                return
+            for piece in pieces:
+                if not piece.done.done():
+                    piece.done.set_exception(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        for piece, result in zip(pieces, results, strict=True):
+            if not piece.done.done():
+                piece.done.set_result(result)
+
+    async def _try(self, account_id: AccountId, pieces: Sequence[_Piece[Any]]) -> list[Any]:
+        results, has_changes = [], False
+        async with self._db.writing(subjects.system(account_id)) as shared:
+            kept = [await self._read(shared, pieces)]  # rows are found again only while somebody has them
+            for piece in pieces:
+                unit = UnitOfWork(shared.session, piece.subject, shared.at, shared.keyring, shared.sequencer)
+                results.append(await piece.work(unit))
+                kept.append(results[-1])
+                if unit.has_changes:
+                    await unit.record()
+                    has_changes = True
+                for callback in unit.committed:
+                    shared.after_commit(callback)
+        if has_changes:
+            self._db.notify()
+        return results
+
+    async def _read(self, unit: UnitOfWork, pieces: Sequence[_Piece[Any]]) -> list[Base]:
+        if len(pieces) == 1:
+            return []
+        account = await unit.session.get(Account, unit.account_id)
+        ids: dict[type[TenantRow], set[str]] = {}
+        for piece in pieces:
+            for table, row_id in piece.needs.items():
+                ids.setdefault(table, set()).add(row_id)
+        rows: list[Base] = [account] if account is not None else []
+        for table, some in ids.items():
+            rows += await unit.all(unit.select(table).where(table.id.in_(sorted(some))))
+        return rows
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether the database is away: trying each piece by itself would only take longer."""
+    return isinstance(error, OSError) or (
+        isinstance(error, SQLAlchemyError) and getattr(error, "connection_invalidated", False)
+    )
