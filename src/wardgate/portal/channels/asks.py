@@ -77,7 +77,12 @@ async def decide(
     token = await unit.find(ClientToken, channel.token_id)
     if actor is None or device is None or token is None or actor.is_disabled:
         return Refusal("not_found")
-    rules = await access.rules_of_actor(unit, actor, resource_id)
+    known = authorizations.asked_of(unit)
+    asked = (channel.actor_id, resource_id)
+    if known is not None and asked in known.rules:
+        rules = known.rules[asked]
+    else:
+        rules = await access.rules_of_actor(unit, actor, resource_id)
     if not rules:
         return Refusal("not_found")
     circumstances = channel.circumstances(is_verified=device.verified_at is not None)
@@ -205,7 +210,8 @@ class Asks:
             return None
 
         needs = {Actor: channel.actor_id, Device: channel.device_id, ClientToken: channel.token_id}
-        return await self._hub.writes.run(channel.subject, work, needs)
+        wants = (authorizations.read_asked, (channel.actor_id, channel.device_id, resource.id))
+        return await self._hub.writes.run(channel.subject, work, needs, wants)
 
     def _deliver(
         self, gateway: "GatewayChannel", view: portal.GatewayResource, facts: GrantFacts, is_iceless: bool

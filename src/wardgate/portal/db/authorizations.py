@@ -1,13 +1,17 @@
 """Grants: made when asked for, read when a receiver joins, gone when anything they depend on goes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
+from wardgate.ids import MembershipId
+from wardgate.portal.db import listing
 from wardgate.portal.db.scope import Scope, UnitOfWork
-from wardgate.portal.db.tables import PolicyAuthorization
-from wardgate.portal.domain.authorizations import Granted
+from wardgate.portal.db.tables import PolicyAuthorization, new_id
+from wardgate.portal.domain.authorizations import Granted, PolicyRule
+from wardgate.portal.domain.subjects import USER_TYPES
 
 
 async def record(
@@ -29,9 +33,16 @@ async def record(
         PolicyAuthorization.receiving_device_id == receiving_device_id,
         PolicyAuthorization.resource_id == granted.rule.resource_id,
     )
-    await unit.session.execute(older)
+    known = asked_of(unit)
+    pair = (initiating_device_id, receiving_device_id, str(granted.rule.resource_id))
+    if known is None or pair in known.granted:
+        await unit.session.flush()
+        await unit.session.execute(older)
+    if known is not None:
+        known.granted.add(pair)
     row = PolicyAuthorization(
         account_id=unit.account_id,
+        id=new_id(),
         policy_id=granted.rule.policy_id,
         resource_id=granted.rule.resource_id,
         token_id=token_id,
@@ -46,6 +57,55 @@ async def record(
     )
     await unit.insert(row, silent=True)
     return row
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What decides about many requests at once.
+
+    Attributes:
+        rules: The enabled policies that link an actor to a resource, oldest first, by both.
+        granted: Initiator, receiver and resource of the grants that these initiators have.
+    """
+
+    rules: dict[tuple[str, str], list[PolicyRule]]
+    granted: set[tuple[str, str, str]]
+
+
+async def read_asked(unit: UnitOfWork, asks: Sequence[tuple[str, str, str]]) -> Asked:
+    """What decides about requests, each given as actor, device and resource."""
+    actors = {actor for actor, _, _ in asks}
+    everyone = await listing.everyone(unit)
+    types = await listing.types_of(unit, actors)
+    found = await listing.rules_of_resources(unit, {resource for _, _, resource in asks})
+    groups = {one.rule.group_id for one in found}
+    memberships = await listing.memberships(unit, actors, groups)
+    by_resource: dict[str, list[PolicyRule]] = {}
+    for one in found:
+        by_resource.setdefault(one.rule.resource_id, []).append(one.rule)
+    rules: dict[tuple[str, str], list[PolicyRule]] = {}
+    for actor, _, resource in asks:
+        rules[actor, resource] = some = []
+        for rule in by_resource.get(resource, ()):
+            membership = memberships.get((actor, rule.group_id))
+            if membership is not None or (rule.group_id == everyone and types.get(actor) in USER_TYPES):
+                some.append(replace(rule, membership_id=MembershipId(membership) if membership else None))
+    query = select(
+        PolicyAuthorization.initiating_device_id,
+        PolicyAuthorization.receiving_device_id,
+        PolicyAuthorization.resource_id,
+    ).where(
+        PolicyAuthorization.account_id == unit.account_id,
+        PolicyAuthorization.initiating_device_id.in_({device for _, device, _ in asks}),
+    )
+    granted = {(row[0], row[1], row[2]) for row in (await unit.session.execute(query)).all()}
+    return Asked(rules, granted)
+
+
+def asked_of(unit: UnitOfWork) -> Asked | None:
+    """What was read for all requests of a transaction; `None` if this one has it for itself."""
+    found: Asked | None = unit.shared.get(read_asked) if unit.shared is not None else None
+    return found
 
 
 async def of_receiver(scope: Scope, device_id: str, at: datetime) -> Sequence[PolicyAuthorization]:

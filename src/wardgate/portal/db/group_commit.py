@@ -20,6 +20,8 @@ from wardgate.portal.domain import subjects
 from wardgate.portal.domain.subjects import Subject
 
 _R = TypeVar("_R")
+Reader = Callable[[UnitOfWork, Sequence[Any]], Awaitable[Any]]
+"""Reads for many pieces at once what each asks for, given as a list."""
 MAX_SHARED: Final = 100
 
 
@@ -28,6 +30,7 @@ class _Piece(Generic[_R]):
     subject: Subject
     work: Callable[[UnitOfWork], Awaitable[_R]]
     needs: Mapping[type[TenantRow], str]
+    wants: tuple[Reader, Any] | None
     done: "asyncio.Future[_R]"
 
 
@@ -44,18 +47,21 @@ class GroupCommit:
         subject: Subject,
         work: Callable[[UnitOfWork], Awaitable[_R]],
         needs: Mapping[type[TenantRow], str],
+        wants: tuple[Reader, Any] | None = None,
     ) -> _R:
         """Runs a piece of work and returns its result once it is committed.
 
         Args:
             work: What to do in the transaction; may be called a second time, in another one.
             needs: Rows that it finds by their ids, which are read for all pieces at once.
+            wants: Who reads what else it needs, and what that is; the work finds it in its unit's `shared`, unless it
+                has the transaction for itself.
 
         Raises:
             Exception: What the work raised; nothing of it was kept then.
         """
         account_id = subject.account_id
-        piece = _Piece(subject, work, needs, asyncio.get_running_loop().create_future())
+        piece = _Piece(subject, work, needs, wants, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(account_id, []).append(piece)
         if account_id not in self._workers:
             self._workers[account_id] = asyncio.get_running_loop().create_task(self._work(account_id))
@@ -82,7 +88,7 @@ class GroupCommit:
                 return
             for piece in pieces:
                 if not piece.done.done():
-                    piece.done.set_exception(error)
+                    piece.done.set_exception(error.with_traceback(None))
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
@@ -93,9 +99,12 @@ class GroupCommit:
     async def _try(self, account_id: AccountId, pieces: Sequence[_Piece[Any]]) -> list[Any]:
         results, has_changes = [], False
         async with self._db.writing(subjects.system(account_id)) as shared:
-            kept = [await self._read(shared, pieces)]  # rows are found again only while somebody has them
+            kept: list[Any] = [await self._read(shared, pieces)]  # rows are found only while somebody has them
+            found = await self._want(shared, pieces) if len(pieces) > 1 else None
+            shared.session.sync_session.autoflush = found is None
             for piece in pieces:
                 unit = UnitOfWork(shared.session, piece.subject, shared.at, shared.keyring, shared.sequencer)
+                unit.shared = found
                 results.append(await piece.work(unit))
                 kept.append(results[-1])
                 if unit.has_changes:
@@ -106,6 +115,13 @@ class GroupCommit:
         if has_changes:
             self._db.notify()
         return results
+
+    async def _want(self, unit: UnitOfWork, pieces: Sequence[_Piece[Any]]) -> dict[object, Any]:
+        wanted: dict[Reader, list[Any]] = {}
+        for piece in pieces:
+            if piece.wants is not None:
+                wanted.setdefault(piece.wants[0], []).append(piece.wants[1])
+        return {reader: await reader(unit, some) for reader, some in wanted.items()}
 
     async def _read(self, unit: UnitOfWork, pieces: Sequence[_Piece[Any]]) -> list[Base]:
         if len(pieces) == 1:

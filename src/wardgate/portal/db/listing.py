@@ -92,6 +92,20 @@ async def members_of(scope: Scope, group_ids: Iterable[str], actor_ids: Collecti
     return found
 
 
+async def types_of(scope: Scope, actor_ids: Iterable[str]) -> dict[str, str]:
+    """The type of each of these actors."""
+    return dict(await _rows(scope, select(Actor.id, Actor.type), Actor.id, set(actor_ids)))
+
+
+async def memberships(scope: Scope, actor_ids: Iterable[str], group_ids: Collection[str]) -> dict[tuple[str, str], str]:
+    """The ids of the memberships of these actors in these groups, by both."""
+    query = select(Membership.actor_id, Membership.group_id, Membership.id)
+    if len(group_ids) <= CHUNK:
+        query = query.where(Membership.group_id.in_(sorted(group_ids)))
+    found = await _rows(scope, query, Membership.actor_id, set(actor_ids))
+    return {(actor_id, group_id): row_id for actor_id, group_id, row_id in found}
+
+
 async def client_tokens(scope: Scope, token_ids: Iterable[str]) -> set[str]:
     """Those of these tokens that are still there."""
     return {row[0] for row in await _rows(scope, select(ClientToken.id), ClientToken.id, set(token_ids))}

@@ -5,7 +5,7 @@ transaction and follows the cascading references itself, so that a grant which g
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -108,7 +108,12 @@ class Change:
 
 
 class UnitOfWork(Scope):
-    """Changes rows of one account in one transaction."""
+    """Changes rows of one account in one transaction.
+
+    Attributes:
+        shared: If others use the same transaction: what was read for all of them, by who reads it. Changes that nobody
+            is told of are written with theirs then, at the end.
+    """
 
     def __init__(
         self, session: AsyncSession, subject: Subject, at: datetime, keyring: Keyring, sequencer: Sequencer
@@ -117,6 +122,7 @@ class UnitOfWork(Scope):
         self.at = at
         self.sequencer = sequencer
         self.committed: list[Callable[[], None]] = []
+        self.shared: Mapping[object, Any] | None = None
         self._changes: list[Change] = []
 
     @property
@@ -139,6 +145,8 @@ class UnitOfWork(Scope):
             InvalidInput: It collides.
         """
         self.session.add(row)
+        if silent and self.shared is not None:
+            return
         await self._flush(unique)
         if not silent:
             self._changes.append(Change(row.log_name, "insert", None, as_json(row)))
@@ -150,12 +158,14 @@ class UnitOfWork(Scope):
             InvalidInput: The row collides with another one.
         """
         assert row in self.session, "a row of another session would be changed in memory alone"
-        before = as_json(row)
         changed = {name: value for name, value in values.items() if getattr(row, name) != value}
         if not changed:
             return False
+        before = None if silent else as_json(row)
         for name, value in changed.items():
             setattr(row, name, value)
+        if silent and self.shared is not None:
+            return True
         await self._flush(unique)
         if not silent:
             self._changes.append(Change(row.log_name, "update", before, as_json(row)))
