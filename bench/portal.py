@@ -213,14 +213,14 @@ class Run:
                 failed += b"creation_failed" in text[:80]
 
         self._swarm.on_push = answered
-        free = self._rng.sample(self._clients, len(self._clients))
+        free = [agent for agent in self._clients if agent.spec.resource_ids]
         cpu_s, began, sent = self._portal.cpu_s(), time.monotonic(), 0
         while (passed := time.monotonic() - began) < seconds:
             while sent < passed * per_s:
-                agent = free[sent % len(free)]
                 sent += 1
-                if agent.number in asked or not agent.spec.resource_ids:
-                    failed += agent.number in asked
+                agent = next((one for one in self._rng.sample(free, 20) if one.number not in asked), None)
+                if agent is None:
+                    failed += 1
                     continue
                 asked[agent.number] = time.monotonic()
                 agent.ask(self._rng.choice(agent.spec.resource_ids))

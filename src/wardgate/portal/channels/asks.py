@@ -211,7 +211,7 @@ class Asks:
 
         needs = {Actor: channel.actor_id, Device: channel.device_id, ClientToken: channel.token_id}
         wants = (authorizations.read_asked, (channel.actor_id, channel.device_id, resource.id))
-        return await self._hub.writes.run(channel.subject, work, needs, wants)
+        return await self._hub.writes.run(channel.subject, work, needs=needs, wants=wants)
 
     def _deliver(
         self, gateway: "GatewayChannel", view: portal.GatewayResource, facts: GrantFacts, is_iceless: bool

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from wardgate.ids import AccountId
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import UnitOfWork
-from wardgate.portal.db.tables import Account, Base, TenantRow
+from wardgate.portal.db.tables import Account, TenantRow
 from wardgate.portal.domain import subjects
 from wardgate.portal.domain.subjects import Subject
 
@@ -23,6 +23,7 @@ _R = TypeVar("_R")
 Reader = Callable[[UnitOfWork, Sequence[Any]], Awaitable[Any]]
 """Reads for many pieces at once what each asks for, given as a list."""
 MAX_SHARED: Final = 100
+NOTHING: Final[Mapping[type[TenantRow], str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class GroupCommit:
         self,
         subject: Subject,
         work: Callable[[UnitOfWork], Awaitable[_R]],
-        needs: Mapping[type[TenantRow], str],
+        *,
+        needs: Mapping[type[TenantRow], str] = NOTHING,
         wants: tuple[Reader, Any] | None = None,
     ) -> _R:
         """Runs a piece of work and returns its result once it is committed.
@@ -99,14 +101,13 @@ class GroupCommit:
     async def _try(self, account_id: AccountId, pieces: Sequence[_Piece[Any]]) -> list[Any]:
         results, has_changes = [], False
         async with self._db.writing(subjects.system(account_id)) as shared:
-            kept: list[Any] = [await self._read(shared, pieces)]  # rows are found only while somebody has them
+            await self._read(shared, pieces)
             found = await self._want(shared, pieces) if len(pieces) > 1 else None
             shared.session.sync_session.autoflush = found is None
             for piece in pieces:
                 unit = UnitOfWork(shared.session, piece.subject, shared.at, shared.keyring, shared.sequencer)
                 unit.shared = found
                 results.append(await piece.work(unit))
-                kept.append(results[-1])
                 if unit.has_changes:
                     await unit.record()
                     has_changes = True
@@ -123,18 +124,16 @@ class GroupCommit:
                 wanted.setdefault(piece.wants[0], []).append(piece.wants[1])
         return {reader: await reader(unit, some) for reader, some in wanted.items()}
 
-    async def _read(self, unit: UnitOfWork, pieces: Sequence[_Piece[Any]]) -> list[Base]:
+    async def _read(self, unit: UnitOfWork, pieces: Sequence[_Piece[Any]]) -> None:
         if len(pieces) == 1:
-            return []
-        account = await unit.session.get(Account, unit.account_id)
+            return
+        unit.keep(await unit.session.get(Account, unit.account_id))
         ids: dict[type[TenantRow], set[str]] = {}
         for piece in pieces:
             for table, row_id in piece.needs.items():
                 ids.setdefault(table, set()).add(row_id)
-        rows: list[Base] = [account] if account is not None else []
         for table, some in ids.items():
-            rows += await unit.all(unit.select(table).where(table.id.in_(sorted(some))))
-        return rows
+            unit.keep(await unit.all(unit.select(table).where(table.id.in_(sorted(some)))))
 
 
 def _is_away(error: BaseException) -> bool:

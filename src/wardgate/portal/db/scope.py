@@ -123,6 +123,7 @@ class UnitOfWork(Scope):
         self.sequencer = sequencer
         self.committed: list[Callable[[], None]] = []
         self.shared: Mapping[object, Any] | None = None
+        self._kept: list[object] = []
         self._changes: list[Change] = []
 
     @property
@@ -133,6 +134,10 @@ class UnitOfWork(Scope):
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Calls back once the changes are durable, before any later change is."""
         self.committed.append(callback)
+
+    def keep(self, rows: object) -> None:
+        """Holds rows to the end: one that nobody holds would be read again when it is looked for by its id."""
+        self._kept.append(rows)
 
     async def insert(self, row: Base, *, unique: str | None = None, silent: bool = False) -> None:
         """Adds a row.

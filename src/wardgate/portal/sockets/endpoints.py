@@ -21,7 +21,7 @@ from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.purge import ROTATED_LIFETIME
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.sealing import unseal
-from wardgate.portal.db.tables import ClientToken, Device, GatewayToken
+from wardgate.portal.db.tables import Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
 from wardgate.portal.domain import subjects
 from wardgate.portal.domain.tokens import ParsedToken
@@ -45,6 +45,9 @@ from wardgate.wire.portal import ApiVersion
 
 _Open = Callable[[WebSocket, SocketTransport], Awaitable[Channel]]
 _MAX_CLIENT_NAME: Final = 15
+MAX_CONNECTING: Final = 2000
+"""Connects that are looked at side by side. More would wait longer than programs do, and all would be for nothing."""
+BUSY_LEAST_S, BUSY_SPREAD_S = 2, 6
 
 
 @dataclass
@@ -55,6 +58,7 @@ class Sockets:
 
     def __post_init__(self) -> None:
         settings = self.hub.settings
+        self._connecting = 0
         self._limiter = ConnectLimiter(self.hub.clock, settings.connect_refill_rate, settings.connect_capacity)
 
     def routes(self) -> list[WebSocketRoute]:
@@ -84,7 +88,10 @@ class Sockets:
 
     async def _run(self, websocket: WebSocket, open_channel: _Open, idle_s: float) -> None:
         transport = SocketTransport(self.hub, websocket.scope["extensions"][EXTENSION])
+        self._connecting += 1
         try:
+            if self._connecting > MAX_CONNECTING:
+                raise refusal.busy(BUSY_LEAST_S + round(self.hub.random() * BUSY_SPREAD_S))
             channel = await open_channel(websocket, transport)
         except Refused as error:
             await self._refuse(websocket, error)
@@ -94,6 +101,8 @@ class Sockets:
             log.exception("a connect failed")
             await self._refuse(websocket, refusal.unhandled())
             return
+        finally:
+            self._connecting -= 1
         try:
             await websocket.accept()
         except BaseException:
@@ -170,7 +179,9 @@ class Sockets:
 
         account_id = token.account_id
         assert account_id is not None
-        return await self.hub.writes.run(subjects.system(account_id), work, {ClientToken: token.token_id})
+        external_id = None if isinstance(params, Refused) else params.external_id
+        wants = (devices.read_connecting, (token.token_id, external_id))
+        return await self.hub.writes.run(subjects.system(account_id), work, wants=wants)
 
     # --- gateways -----------------------------------------------------------------------------------------------------
 
