@@ -18,6 +18,7 @@ from wardgate.ids import AccountId, ResourceId
 from wardgate.portal.channels.listed import Listed
 from wardgate.portal.clock import Clock
 from wardgate.portal.db import access, authorizations, listing
+from wardgate.portal.db.authorizations import NOTHING_PAST, Past
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.listing import GroupRule, Standing
 from wardgate.portal.db.scope import Scope
@@ -63,12 +64,14 @@ class Beginning:
         has_token: Whether its token is still there.
         config: The account's.
         grants: By which others reach it.
+        past: What it had when it last was here.
     """
 
     look: Look
     has_token: bool
     config: dict[str, Any]
     grants: Sequence[PolicyAuthorization]
+    past: Past
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +256,8 @@ class _Account:
         if self._clock.now() - self._read_at > MAX_AGE_S:
             self.clear()
         channels = [ask.channel for ask in batch]
-        begins = {str(ask.channel.device_id): str(ask.channel.token_id) for ask in batch if ask.begins}
+        begins = {str(ask.channel.device_id): ask.channel for ask in batch if ask.begins}
+        at = self._clock.utc_now()
         async with self._db.scoped(subjects.system(self._account_id)) as scope:
             standings = await listing.standings(scope, [(one.device_id, one.actor_id) for one in channels])
             everyone = await self._everyone_id(scope)
@@ -266,9 +270,11 @@ class _Account:
                     allowed[channel.device_id] = _allowed(channel, standing, rules, everyone)
             see = await self._seeing(scope, {one for ids, _ in allowed.values() for one in ids})
             config = (await scope.account()).config if begins else {}
-            tokens = await listing.client_tokens(scope, begins.values())
+            tokens = await listing.client_tokens(scope, [one.token_id for one in begins.values()])
+            keys = {device_id: one.device.public_key for device_id, one in begins.items()}
+            pasts = await authorizations.pasts_of(scope, keys, at) if begins else {}
             grants: Mapping[str, Sequence[PolicyAuthorization]] = (
-                await authorizations.of_receivers(scope, list(begins), self._clock.utc_now()) if begins else {}
+                await authorizations.of_receivers(scope, list(begins), at) if begins else {}
             )
         found = {}
         for channel in channels:
@@ -278,7 +284,8 @@ class _Account:
             seen = {one: listed for one in ids if (listed := see(one, channel.sight)) is not None}
             look = Look(standings[channel.device_id], seen, conditions)
             rows = grants.get(channel.device_id, ())
-            found[str(channel.device_id)] = Beginning(look, channel.token_id in tokens, config, rows)
+            past = pasts.get(channel.device_id, NOTHING_PAST)
+            found[str(channel.device_id)] = Beginning(look, channel.token_id in tokens, config, rows, past)
         return found
 
     # --- what is kept -------------------------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
-
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import AccountId
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import UnitOfWork
@@ -84,7 +83,11 @@ class GroupCommit:
         try:
             results = await self._try(account_id, pieces)
         except (Exception, asyncio.CancelledError) as error:
-            if len(pieces) > 1 and not isinstance(error, asyncio.CancelledError) and not _is_away(error):
+            if (
+                len(pieces) > 1
+                and not isinstance(error, asyncio.CancelledError)
+                and not isinstance(error, DatabaseUnavailable)
+            ):
                 for piece in pieces:
                     await self._commit(account_id, [piece])
                 return
@@ -100,7 +103,7 @@ class GroupCommit:
 
     async def _try(self, account_id: AccountId, pieces: Sequence[_Piece[Any]]) -> list[Any]:
         results, has_changes = [], False
-        async with self._db.writing(subjects.system(account_id)) as shared:
+        async with self._db.writing(subjects.system(account_id), shares=True) as shared:
             await self._read(shared, pieces)
             found = await self._want(shared, pieces) if len(pieces) > 1 else None
             shared.session.sync_session.autoflush = found is None
@@ -134,10 +137,3 @@ class GroupCommit:
                 ids.setdefault(table, set()).add(row_id)
         for table, some in ids.items():
             unit.keep(await unit.all(unit.select(table).where(table.id.in_(sorted(some)))))
-
-
-def _is_away(error: BaseException) -> bool:
-    """Whether the database is away: trying each piece by itself would only take longer."""
-    return isinstance(error, OSError) or (
-        isinstance(error, SQLAlchemyError) and getattr(error, "connection_invalidated", False)
-    )

@@ -180,7 +180,7 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
     def _resume_reading(self) -> None:
         if self.read_paused:
             self.read_paused = False
-            if not self.transport.is_closing():
+            if not self.is_blocked and not self.transport.is_closing():
                 self.transport.resume_reading()
 
     def keep(self, task: "asyncio.Task[None]") -> None:

@@ -8,6 +8,7 @@ from typing import Final
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import AccountId, SiteId, TokenId
 from wardgate.portal.channels.base import Channel, log
 from wardgate.portal.channels.client import ClientChannel
@@ -21,10 +22,12 @@ from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.purge import ROTATED_LIFETIME
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.sealing import unseal
-from wardgate.portal.db.tables import Device, GatewayToken
+from wardgate.portal.db.tables import Account, Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
 from wardgate.portal.domain import subjects
 from wardgate.portal.domain.tokens import ParsedToken
+from wardgate.portal.services import plans
+from wardgate.portal.services.grants import grant_circumstances, redecide_all_of
 from wardgate.portal.services.tokens import end_rotation
 from wardgate.portal.sockets import refusal
 from wardgate.portal.sockets.connect import (
@@ -90,11 +93,16 @@ class Sockets:
         transport = SocketTransport(self.hub, websocket.scope["extensions"][EXTENSION])
         self._connecting += 1
         try:
+            if self.hub.is_draining:
+                raise refusal.draining()
             if self._connecting > MAX_CONNECTING:
                 raise refusal.busy(BUSY_LEAST_S + round(self.hub.random() * BUSY_SPREAD_S))
             channel = await open_channel(websocket, transport)
         except Refused as error:
             await self._refuse(websocket, error)
+            return
+        except DatabaseUnavailable:
+            await self._refuse(websocket, refusal.database_unavailable())
             return
         except Exception:
             self.hub.metrics.failures.labels("connect").inc()
@@ -129,6 +137,11 @@ class Sockets:
         token = parse_token(text, "client")
         params = self._client_params(websocket, origin)
         found = await self._admit_client(token, origin, params)
+        if isinstance(found, Account):
+            if await plans.keeps_clients_out(self.hub.db, found):
+                raise refusal.limits_exceeded()
+            found = await self._admit_client(token, origin, params, has_room=True)
+            assert not isinstance(found, Account)
         if isinstance(found, Refused):
             raise found
         owner, device, previous_key = found
@@ -137,7 +150,7 @@ class Sockets:
             self.hub,
             transport,
             version,
-            subject=owner.subject("client", origin.remote_ip, origin.user_agent),
+            subject=owner.subject("client", origin.remote_ip, origin.user_agent, origin.location),
             token_id=TokenId(owner.client_token.id),
             token_expires_at=owner.client_token.expires_at,
             device=_facts(self.hub.db.keyring, device, origin),
@@ -152,19 +165,27 @@ class Sockets:
             return error
 
     async def _admit_client(
-        self, token: ParsedToken, origin: Origin, params: DeviceParams | Refused
-    ) -> tuple[Owner, Device, str | None] | Refused:
-        """Finds the token's owner and the device, and keeps what it connects with, together with those of others."""
+        self, token: ParsedToken, origin: Origin, params: DeviceParams | Refused, *, has_room: bool = False
+    ) -> tuple[Owner, Device, str | None] | Refused | Account:
+        """Finds the token's owner and the device, and keeps what it connects with, together with those of others.
 
-        async def work(unit: UnitOfWork) -> tuple[Owner, Device, str | None] | Refused:
+        Args:
+            has_room: Whether the account's limits were counted again.
+
+        Returns:
+            The owner, the device, and the key that it had before; the account, if its limits have to be counted first.
+        """
+
+        async def work(unit: UnitOfWork) -> tuple[Owner, Device, str | None] | Refused | Account:
             owner = await tokens.client_token_owner(unit.session, token, unit.at)
             if owner is None or owner.actor is None:
                 return refusal.invalid_token()
             if isinstance(params, Refused):
                 return params
-            if owner.account.users_limit_exceeded or owner.account.service_accounts_limit_exceeded:
-                return refusal.limits_exceeded()
-            unit.subject = owner.subject("client", origin.remote_ip, origin.user_agent)
+            account = owner.account
+            if (account.users_limit_exceeded or account.service_accounts_limit_exceeded) and not has_room:
+                return account
+            unit.subject = owner.subject("client", origin.remote_ip, origin.user_agent, origin.location)
             assert params.external_id is not None
             device = await devices.find_client(unit, owner.actor.id, params.external_id)
             if device is None:
@@ -175,7 +196,12 @@ class Sockets:
                     firezone_id=params.external_id,
                     name=params.name or secrets.token_hex(_MAX_CLIENT_NAME // 2),
                 )
-            return owner, device, await self._record(unit, device, origin, params, token.token_id)
+            before = grant_circumstances(device)
+            previous_key = await self._record(unit, device, origin, params, token.token_id)
+            if before != grant_circumstances(device):
+                await unit.session.flush()
+                await redecide_all_of(unit, device, token.token_id)
+            return owner, device, previous_key
 
         account_id = token.account_id
         assert account_id is not None

@@ -19,6 +19,8 @@ from wardgate.wire.portal import Frame, encode_frame
 IDLE_S: Final = 37.0
 RELAY_IDLE_S: Final = 41.0
 _CLOSE_WAIT_S: Final = 5.0
+_MESSAGES_BEFORE_JOIN: Final = 32
+_BYTES_BEFORE_JOIN: Final = 64 * 1024
 
 
 class SocketTransport:
@@ -27,7 +29,18 @@ class SocketTransport:
     What is sent before the socket is accepted waits until `open`.
     """
 
-    __slots__ = ("_channel", "_close_code", "_hub", "_idle", "_idle_s", "_inbox", "_is_working", "_queue", "_wire")
+    __slots__ = (
+        "_channel",
+        "_close_code",
+        "_hub",
+        "_idle",
+        "_idle_s",
+        "_inbox",
+        "_is_working",
+        "_join",
+        "_queue",
+        "_wire",
+    )
 
     def __init__(self, hub: Hub, wire: DirectWebSocket) -> None:
         self._hub = hub
@@ -39,12 +52,14 @@ class SocketTransport:
         self._close_code: int | None = None
         self._idle: Timer | None = None
         self._idle_s = IDLE_S
+        self._join: JoinWatch | None = None
 
     def open(self, channel: Channel, idle_s: float) -> None:
         """The socket is accepted: the channel has it until either end closes it."""
         self._channel = channel
         self._idle_s = idle_s
         self._idle = self._hub.clock.call_later(idle_s, self._check_idle)
+        self._join = JoinWatch(self._hub, self, channel)
         self.writable()
         self._wire.take_over(self)
 
@@ -104,8 +119,9 @@ class SocketTransport:
         self._leave()
 
     def _leave(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
+        for watch in (self._idle, self._join):
+            if watch is not None:
+                watch.cancel()
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.leave()
@@ -126,6 +142,8 @@ class SocketTransport:
         if channel is None or self._close_code is not None:
             return
         channel.heard_at = self._hub.clock.now()
+        if self._join is not None and not self._join.allows(text):
+            return
         if self._is_working:
             if self._inbox is None:
                 self._inbox = deque()
@@ -138,6 +156,9 @@ class SocketTransport:
     async def _work(self, channel: Channel, text: str | bytes) -> None:
         try:
             await channel.handle_text(text)
+            if self._join is not None and channel.is_joined:
+                self._join.cancel()
+                self._join = None
             while self._inbox:
                 await channel.handle_text(self._inbox.popleft())
         except Exception:
@@ -148,3 +169,38 @@ class SocketTransport:
             self._is_working = False
             self._inbox = None
             self._wire.go_on_reading()
+
+
+class JoinWatch:
+    """Closes a socket that does not join in time, and one that says much before it has."""
+
+    def __init__(self, hub: Hub, transport: SocketTransport, channel: Channel) -> None:
+        self._hub = hub
+        self._transport = transport
+        self._channel = channel
+        self._messages = _MESSAGES_BEFORE_JOIN
+        self._bytes = _BYTES_BEFORE_JOIN
+        self._timer: Timer = hub.clock.call_later(hub.settings.join_timeout_secs, self._check)
+
+    def allows(self, message: str | bytes) -> bool:
+        """Whether a message is to be looked at."""
+        if self._channel.is_joined:
+            return True
+        self._messages -= 1
+        self._bytes -= len(message)
+        if self._messages >= 0 and self._bytes >= 0:
+            return True
+        self._refuse("talk_before_join")
+        return False
+
+    def cancel(self) -> None:
+        """The socket is gone, or has joined."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        if not self._channel.is_joined:
+            self._refuse("join_timeout")
+
+    def _refuse(self, kind: str) -> None:
+        self._hub.metrics.refused_requests.labels(kind).inc()
+        self._transport.close(CLOSE_PROTOCOL_ERROR)
