@@ -12,6 +12,7 @@ from wardgate.errors import NotFound
 from wardgate.ids import AccountId
 from wardgate.portal.commands import accounts as accounts_commands
 from wardgate.portal.commands import database as database_commands
+from wardgate.portal.commands import devices as devices_commands
 from wardgate.portal.commands import keys as keys_commands
 from wardgate.portal.commands.base import (
     AccountOption,
@@ -41,6 +42,7 @@ for command in (database_commands.migrate, database_commands.backup, database_co
     app.command()(command)
 app.add_typer(accounts_commands.app, name="accounts")
 app.command("limits")(accounts_commands.limits)
+app.command()(devices_commands.readdress)
 app.command("rotate-key")(keys_commands.rotate_key)
 
 
