@@ -51,7 +51,7 @@ def check_resource(fields: Mapping[str, Any], allowed_types: tuple[str, ...]) ->
     values: dict[str, Any] = {"name": checks.text(problems, fields, "name")}
     kind = values["type"] = checks.one_of(problems, fields, "type", allowed_types)
     values["address_description"] = checks.text(problems, fields, "address_description", needed=False)
-    values["site_id"] = checks.uuid(problems, fields, "site_id", needed=kind not in POOL_TYPES)
+    values["site_id"] = checks.uuid(problems, fields, "site_id", needed=kind in USER_TYPES)
     values["address"] = _address(problems, fields, kind)
     values["ip_stack"] = _ip_stack(problems, fields, kind)
     try:
