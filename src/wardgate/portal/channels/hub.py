@@ -18,6 +18,7 @@ from wardgate.portal.presence import Presence
 from wardgate.portal.sinks.client import Client
 from wardgate.portal.sinks.delivery import Delivery
 from wardgate.portal.sinks.destinations import operator_of
+from wardgate.portal.tracing import Tracing
 from wardgate.wire.portal import FlowLogsConfig
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Hub:
     clock: Clock
     presence: Presence = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing | None = None
     node_id: str = field(default_factory=new_node_id)
     random: Callable[[], float] = random.random
     jobs: "Sequence[Job] | None" = None
@@ -78,6 +80,11 @@ class Hub:
             client=lambda: Client(operator.allows_private),
             count=lambda what: self.metrics.sinks.labels(what).inc(),
         )
+
+    @staticmethod
+    def spread(device_id: str) -> float:
+        """From 0.5 to 1 and always the same for a device: those that came together do not all work together."""
+        return 0.5 + int(device_id[:4], 16) / 0x20000
 
     @property
     def flow_logs(self) -> FlowLogsConfig:
