@@ -16,13 +16,16 @@ from wardgate import __version__
 from wardgate.errors import SettingError
 from wardgate.portal.api.app import mount
 from wardgate.portal.api.context import ApiContext
+from wardgate.portal.bounds import Bounds
 from wardgate.portal.changes import Dispatcher
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.clock import Clock, SystemClock
 from wardgate.portal.cluster.cluster import Cluster
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
+from wardgate.portal.guard import Guard
 from wardgate.portal.jobs import prune_channels, standard_jobs
+from wardgate.portal.protocols import BoundedHttp, BoundedWebSocket
 from wardgate.portal.scheduler import Scheduler
 from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.endpoints import Sockets
@@ -50,7 +53,7 @@ def create_app(
     if settings.nats_url and settings.database.startswith("sqlite"):
         raise SettingError("nats_url: several portals need PostgreSQL; with SQLite there can be one, without a bus")
     clock = clock or SystemClock()
-    hub = Hub(settings, Database(settings.database, clock, settings.secret_key_text), clock)
+    hub = Hub(settings, open_database(settings, clock), clock)
     if configure:
         configure(hub)
     state = _State()
@@ -80,11 +83,28 @@ def create_app(
     app.state.hub = hub
     app.router.routes.extend(Sockets(hub).routes())
     _add_health(app, hub, settings, state)
+    bounds = app.state.bounds = Bounds(settings, clock, hub.metrics)
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
     trusted_location = partial(location_of, proxies=settings.proxy_networks)
     context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
-    mount(app, context)
+    mount(app, context, settings.rest_api_url)
+    app.add_middleware(Guard, bounds=bounds, trusted_ip=trusted_ip, locate=trusted_location)
     return app
+
+
+def open_database(settings: Settings, clock: Clock) -> Database:
+    """The database of the settings, with their limits.
+
+    Raises:
+        SettingError: It is not ours, or of a newer version.
+    """
+    return Database(
+        settings.database,
+        clock,
+        settings.secret_key_text,
+        pool=settings.database_pool,
+        timeout_s=settings.database_timeout,
+    )
 
 
 async def _join_cluster(hub: Hub, dispatcher: Dispatcher) -> None:
@@ -138,7 +158,8 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "loop": "uvloop",
-        "ws": "websockets-sansio",
+        "http": BoundedHttp,
+        "ws": BoundedWebSocket,
         "ws_max_size": 1024 * 1024,
         "ws_ping_interval": None,
         "ws_per_message_deflate": False,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import Any, Final
 
-from wardgate.errors import NotFound
+from wardgate.errors import DatabaseUnavailable, NotFound
 from wardgate.ids import AccountId, ResourceId, TokenId
 from wardgate.portal.channels.base import log
 from wardgate.portal.channels.client import ClientChannel
@@ -70,6 +70,10 @@ class Dispatcher:
             try:
                 while await self.dispatch_once():
                     pass
+            except DatabaseUnavailable as error:
+                log.warning("changes wait for the database", why=str(error))
+                await asyncio.sleep(_RETRY_S)
+                continue
             except Exception:
                 self._hub.metrics.failures.labels("dispatch").inc()
                 log.exception("changes could not be dispatched")
@@ -95,13 +99,15 @@ class Dispatcher:
         """Changes were missed: every device comes back and gets a fresh init."""
         self._hub.metrics.failures.labels("outbox_missed").inc()
         log.error("this portal was cut off from the database for too long; its channels start afresh")
-        for channel in [*self._hub.presence.all_clients(), *self._hub.presence.all_gateways()]:
+        for channel in self._hub.presence.all_channels():
             channel.close()
 
     async def _dispatch_surely(self, entries: Sequence[OutboxEntry]) -> None:
         """Dispatches one commit; if that fails, its account's devices start afresh instead of missing something."""
         try:
             await self._dispatch_commit(entries)
+        except DatabaseUnavailable:
+            raise  # all of them stay in the outbox, and their channels as they are
         except Exception:
             self._hub.metrics.failures.labels("dispatch").inc()
             log.exception("a change could not be dispatched", account_id=entries[0].account_id)

@@ -6,6 +6,7 @@ Each is read from `WARDGATE_<NAME>`; where Firezone has a name for it, that one 
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from wardgate.errors import SettingError
+from wardgate.portal.db.connecting import DEFAULT_POOL, DEFAULT_TIMEOUT_S
+from wardgate.portal.domain.components import parse_latest
 
 _DEFAULT_DATABASE = "sqlite:///wardgate.db"
 
@@ -31,7 +34,12 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:8080", validation_alias=_env("listen"))
     database: str = Field(_DEFAULT_DATABASE, validation_alias=_env("database", "DATABASE_URL"))
     secret_key: SecretStr | None = Field(None, validation_alias=_env("secret_key"))
+    database_pool: int = Field(DEFAULT_POOL, ge=2, le=500, validation_alias=_env("database_pool"))
+    database_timeout: float = Field(
+        DEFAULT_TIMEOUT_S, ge=0.1, le=3600, allow_inf_nan=False, validation_alias=_env("database_timeout")
+    )
     external_url: str | None = Field(None, validation_alias=_env("external_url", "API_EXTERNAL_URL"))
+    rest_api_url: str | None = Field(None, validation_alias=_env("rest_api_url", "REST_API_URL"))
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("trusted_proxies", "PHOENIX_EXTERNAL_TRUSTED_PROXIES")
     )
@@ -41,6 +49,16 @@ class Settings(BaseSettings):
     connect_capacity: float = Field(
         1.0, ge=1, validation_alias=_env("connect_capacity", "API_SOCKET_RATE_LIMIT_CAPACITY")
     )
+    max_strangers: int = Field(16384, ge=1, validation_alias=_env("max_strangers"))
+    max_strangers_per_address: int = Field(4096, ge=1, validation_alias=_env("max_strangers_per_address"))
+    stranger_refill_rate: float = Field(20.0, gt=0, validation_alias=_env("stranger_refill_rate"))
+    stranger_capacity: float = Field(400.0, ge=1, validation_alias=_env("stranger_capacity"))
+    head_timeout_secs: float = Field(15.0, gt=0, validation_alias=_env("head_timeout_secs"))
+    body_timeout_secs: float = Field(60.0, gt=0, validation_alias=_env("body_timeout_secs"))
+    join_timeout_secs: float = Field(30.0, gt=0, validation_alias=_env("join_timeout_secs"))
+    country_blocklist: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), validation_alias=_env("country_blocklist", "COUNTRY_CODE_BLOCKLIST")
+    )
     flow_log_api_url: str | None = Field(None, validation_alias=_env("flow_log_api_url", "FLOW_LOG_API_URL"))
     flow_log_upload_interval_secs: int = Field(
         0, ge=0, validation_alias=_env("flow_log_upload_interval_secs", "FLOW_LOG_UPLOAD_INTERVAL_SECS")
@@ -48,6 +66,7 @@ class Settings(BaseSettings):
     flow_log_upload_batch_size: int = Field(
         1000, ge=0, le=10000, validation_alias=_env("flow_log_upload_batch_size", "FLOW_LOG_UPLOAD_BATCH_SIZE")
     )
+    component_versions: Annotated[dict[str, str], NoDecode] = Field({}, validation_alias=_env("component_versions"))
     send_queue: int = Field(2048, ge=16, validation_alias=_env("send_queue"))
     nats_url: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), validation_alias=_env("nats_url", "NATS_URL"))
     nats_ca: Path | None = Field(None, validation_alias=_env("nats_ca"))
@@ -63,6 +82,21 @@ class Settings(BaseSettings):
         parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
         return tuple(str(ip_network(part)) for part in parts if part)
 
+    @field_validator("country_blocklist", mode="before")
+    @classmethod
+    def _countries(cls, value: Any) -> Any:
+        parts = [part.strip().upper() for part in (value.split(",") if isinstance(value, str) else value)]
+        if any(not re.fullmatch("[A-Z]{2}", part) for part in parts if part):
+            raise ValueError("must be two-letter country codes, such as KP,CU")
+        return frozenset(part for part in parts if part)
+
+    @field_validator("component_versions", mode="before")
+    @classmethod
+    def _latest(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            value = ",".join(f"{name}={version}" for name, version in value.items())
+        return parse_latest(str(value))
+
     @field_validator("listen")
     @classmethod
     def _is_address(cls, value: str) -> str:
@@ -71,7 +105,7 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port, such as 127.0.0.1:8080")
         return value
 
-    @field_validator("external_url", "flow_log_api_url")
+    @field_validator("external_url", "rest_api_url", "flow_log_api_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None:

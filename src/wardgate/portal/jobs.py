@@ -8,6 +8,7 @@ from wardgate.portal.channels.hub import Hub
 from wardgate.portal.db import outbox, purge
 from wardgate.portal.domain.schedules import Every
 from wardgate.portal.scheduler import Job
+from wardgate.portal.services import account_life, plans
 
 
 def standard_jobs() -> list[Job]:
@@ -17,6 +18,8 @@ def standard_jobs() -> list[Job]:
         Job("expired-grants", Every(minutes=1, offset_s=30), remove_expired_grants),
         Job("expired-tokens", Every(minutes=5), remove_expired_tokens),
         Job("old-change-logs", Every(minutes=5, offset_s=60), remove_old_change_logs),
+        Job("account-deletions", Every(minutes=1, offset_s=45), delete_due_accounts),
+        Job("account-limits", Every(minutes=30), count_limits),
         Job("old-outbox-entries", Every(minutes=1, offset_s=15), remove_old_outbox_entries),
     ]
 
@@ -34,6 +37,16 @@ async def remove_expired_tokens(hub: Hub) -> None:
 async def remove_old_change_logs(hub: Hub) -> None:
     """Removes change-log rows past their retention."""
     await purge.remove_change_logs(hub.db, hub.clock.utc_now())
+
+
+async def delete_due_accounts(hub: Hub) -> None:
+    """Deletes accounts whose week of grace is over."""
+    await account_life.sweep(hub.db, hub.clock.utc_now())
+
+
+async def count_limits(hub: Hub) -> None:
+    """Flags accounts that have more than they may, and those that have not any more."""
+    await plans.recompute_all(hub.db)
 
 
 async def remove_old_outbox_entries(hub: Hub) -> None:

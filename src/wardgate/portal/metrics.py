@@ -14,6 +14,12 @@ class Metrics:
         self.refused = Counter(
             "wardgate_portal_refused_connects", "Connects that were refused", ["code"], registry=self.registry
         )
+        self.refused_requests = Counter(
+            "wardgate_portal_refused_requests",
+            "Connections and requests that were refused before anybody asked who they were of",
+            ["kind"],
+            registry=self.registry,
+        )
         self.ignored = Counter(
             "wardgate_portal_ignored_messages", "Messages that were dropped", ["why"], registry=self.registry
         )

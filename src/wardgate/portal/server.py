@@ -9,11 +9,10 @@ import uvicorn
 from wardgate.errors import SettingError
 from wardgate.heap import freeze_heap
 from wardgate.io.service_manager import ServiceManager
-from wardgate.portal.app import create_app, uvicorn_options
+from wardgate.portal.app import create_app, open_database, uvicorn_options
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.clock import SystemClock
 from wardgate.portal.config import Settings
-from wardgate.portal.db.engine import Database
 from wardgate.portal.drain import drain
 
 
@@ -32,7 +31,7 @@ def run(settings: Settings) -> None:
 
 async def _prepare(settings: Settings) -> None:
     """Finds what is wrong with the database before anything listens."""
-    db = Database(settings.database, SystemClock(), settings.secret_key_text)
+    db = open_database(settings, SystemClock())
     try:
         await db.prepare()
     finally:

@@ -183,7 +183,7 @@ class Asks:
         view = gateway_view(resource, gateway.device.version)
         if view is None:
             return Refusal("version_mismatch")
-        async with self._hub.db.writing(self._channel.subject) as unit:
+        async with self._hub.db.writing(self._channel.subject, shares=True) as unit:
             decision = await decide(unit, self._channel, resource.id)
             if isinstance(decision, Refusal):
                 return decision

@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol
 
 import structlog
 
-from wardgate.errors import RemoteProtocolError
+from wardgate.errors import DatabaseUnavailable, RemoteProtocolError
 from wardgate.ids import TokenId
 from wardgate.portal.channels.hub import Hub
 from wardgate.wire import portal
@@ -77,6 +77,10 @@ class Channel(ABC):
         except RemoteProtocolError as error:
             log.info("malformed message", topic=self.topic, event_name=frame.event, problem=str(error))
             is_known = False
+        except DatabaseUnavailable:
+            self.hub.metrics.failures.labels("database").inc()
+            self.reply_error(frame, "unavailable")
+            return
         if not is_known:
             self.hub.metrics.ignored.labels("unknown_message").inc()
             self.reply_error(frame, portal.UNKNOWN_MESSAGE)
@@ -87,6 +91,9 @@ class Channel(ABC):
         except RemoteProtocolError:
             self.hub.metrics.ignored.labels("malformed_join").inc()
             self.reply_error(frame, "invalid_payload")
+        except DatabaseUnavailable as error:
+            log.warning("a join found the database unavailable", topic=self.topic, why=str(error))
+            self._transport.close(CLOSE_TRY_AGAIN)
 
     @abstractmethod
     async def join(self, frame: Frame) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
-from wardgate.errors import NotFound
+from wardgate.errors import DatabaseUnavailable, NotFound
 from wardgate.ids import AccountId, ActorId, ClientId, GatewayId, ResourceId, TokenId
 from wardgate.portal.channels import views
 from wardgate.portal.channels.asks import Asks
@@ -31,6 +31,7 @@ from wardgate.wire.portal import ApiVersion, ClientResource, Frame, Topic
 from wardgate.wire.portal_secrets import PskParty
 
 _RECHECK_S: Final = 60.0
+_REFRESH_RETRY_S: Final = 1.0
 _MAX_TIMER_S: Final = 24 * 3600.0
 
 
@@ -243,6 +244,8 @@ class ClientChannel(Channel):
                     await self._refresh()
             except NotFound:
                 return
+            except DatabaseUnavailable:
+                await asyncio.sleep(_REFRESH_RETRY_S)
             except Exception:
                 self.hub.metrics.failures.labels("refresh").inc()
                 log.exception("the list of a client could not be computed", client_id=self.device_id)
@@ -253,8 +256,12 @@ class ClientChannel(Channel):
         resets, self._resets = self._resets, set()
         self._is_stale.clear()
         before, before_facts = dict(self._views), self.resources
-        async with self.hub.db.scoped(self.subject) as scope:
-            await self._load_list(scope)
+        try:
+            async with self.hub.db.scoped(self.subject) as scope:
+                await self._load_list(scope)
+        except DatabaseUnavailable:
+            self.request_refresh(resets)
+            raise
         self._pools.deny_lost(before, self._views)
         deleted = [one for one in before if one not in self._views or one in resets or self._moved(before_facts, one)]
         for resource_id in deleted:

@@ -73,7 +73,7 @@ class Pools:
 
     async def _grant(self, request: portal.RequestAuthorization, resource: ResourceFacts, address: str) -> str | None:
         channel = self._channel
-        async with self._hub.db.writing(channel.subject) as unit:
+        async with self._hub.db.writing(channel.subject, shares=True) as unit:
             target_id = await self._find(unit, resource, address)
             if target_id is None or target_id == channel.device_id:
                 return "forbidden"

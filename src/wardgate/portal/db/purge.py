@@ -18,7 +18,11 @@ _BATCH: Final = 1000
 async def remove_grants(db: Database, at: datetime) -> None:
     """Removes expired grants. Receivers end them by themselves, so nobody is told."""
     async with db.unscoped_write() as session:
-        await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.expires_at <= at))
+        # Those that somebody is deleting right now are left out: waiting for them could become a deadlock.
+        over = (
+            select(PolicyAuthorization.id).where(PolicyAuthorization.expires_at <= at).with_for_update(skip_locked=True)
+        )
+        await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.id.in_(over)))
 
 
 async def remove_change_logs(db: Database, at: datetime) -> None:
@@ -35,8 +39,8 @@ async def remove_tokens(db: Database, at: datetime) -> None:
         rotated = await session.scalars(
             select(GatewayToken).where(GatewayToken.rotated_at <= at - ROTATED_LIFETIME).limit(_BATCH)
         )
-        over: list[ClientToken | ApiToken | GatewayToken] = [*client_tokens, *api_tokens, *rotated]
-    for token in over:
+        tokens: list[ClientToken | ApiToken | GatewayToken] = [*client_tokens, *api_tokens, *rotated]
+    for token in tokens:
         async with db.writing(subjects.system(AccountId(token.account_id))) as unit:
             row = await unit.find(type(token), token.id)
             if row is not None:

@@ -5,19 +5,20 @@ transaction and follows the cascading references itself, so that a grant which g
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Select, cast, func, select
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Select, cast, delete, func, select
 from sqlalchemy import inspect as inspect_row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from wardgate.errors import InvalidInput, NotFound
+from wardgate.errors import Conflict, InvalidInput, NotFound, invalid
 from wardgate.ids import AccountId
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.tables import (
@@ -41,6 +42,7 @@ from wardgate.portal.domain.subjects import Subject
 _R = TypeVar("_R", bound=TenantRow)
 REDACTION: Final = "[redacted]"
 TAKEN: Final = "has already been taken"
+_SQLSTATES: Final = {"unique": "23505", "foreign key": "23503"}
 
 
 class Scope:
@@ -128,6 +130,17 @@ class UnitOfWork(Scope):
         """Calls back once the changes are durable, before any later change is."""
         self.committed.append(callback)
 
+    async def locked_account(self) -> Account:
+        """The account, which no other unit of work reads like this until this one ends: for rules that count rows.
+
+        Raises:
+            NotFound: It was deleted.
+        """
+        account = await self.session.get(Account, self.account_id, with_for_update={"key_share": True})
+        if account is None:
+            raise NotFound("the account is gone")
+        return account
+
     async def insert(self, row: Base, *, unique: str | None = None, silent: bool = False) -> None:
         """Adds a row.
 
@@ -136,10 +149,16 @@ class UnitOfWork(Scope):
             silent: Whether nobody is told, as with grants, which their maker delivers itself.
 
         Raises:
-            InvalidInput: It collides.
+            InvalidInput: It collides; the unit goes on without it.
+            Conflict: What it refers to was deleted meanwhile.
         """
-        self.session.add(row)
-        await self._flush(unique)
+        if unique is None:
+            self.session.add(row)
+            await self._flush()
+        else:
+            await self._flush()
+            async with self._reporting(unique), self.session.begin_nested():
+                self.session.add(row)
         if not silent:
             self._changes.append(Change(row.log_name, "insert", None, as_json(row)))
 
@@ -147,16 +166,19 @@ class UnitOfWork(Scope):
         """Sets columns of a row that this unit has read; whether anything is different now.
 
         Raises:
-            InvalidInput: The row collides with another one.
+            InvalidInput: The row collides with another one, and is as it was.
+            Conflict: What it refers to was deleted meanwhile.
         """
         assert row in self.session, "a row of another session would be changed in memory alone"
         before = as_json(row)
         changed = {name: value for name, value in values.items() if getattr(row, name) != value}
         if not changed:
             return False
-        for name, value in changed.items():
-            setattr(row, name, value)
-        await self._flush(unique)
+        if unique is None:
+            _set(row, changed)
+            await self._flush()
+        else:
+            await self._update_unique(row, changed, unique)
         if not silent:
             self._changes.append(Change(row.log_name, "update", before, as_json(row)))
         return True
@@ -178,6 +200,14 @@ class UnitOfWork(Scope):
         await self.session.delete(row)
         await self.session.flush()
         self._changes.append(Change(row.log_name, "delete", before, None))
+
+    async def delete_account(self) -> None:
+        """Removes the account; the database removes what is in it, and who hears of the one knows of the rest."""
+        account = await self.account()
+        before = as_json(account)
+        await self.session.execute(delete(Account).where(Account.id == self.account_id))
+        self.session.expunge_all()
+        self._changes.append(Change(Account.__tablename__, "delete", before, None))
 
     async def _forget_token(self, row: Base) -> None:
         """Devices no longer name a token that is deleted."""
@@ -237,13 +267,44 @@ class UnitOfWork(Scope):
         last = await self.session.scalar(query)
         return max(log_ids.microseconds(self.at), log_ids.seed_of(last) + 1 if last else 0)
 
-    async def _flush(self, unique: str | None) -> None:
+    async def _update_unique(self, row: Base, changed: dict[str, Any], unique: str) -> None:
+        await self._flush()
         try:
+            async with self._reporting(unique), self.session.begin_nested():
+                _set(row, changed)
+        except (InvalidInput, Conflict):
+            await self.session.refresh(row)
+            raise
+
+    async def _flush(self) -> None:
+        async with self._reporting(None):
             await self.session.flush()
+
+    @asynccontextmanager
+    async def _reporting(self, unique: str | None) -> AsyncIterator[None]:
+        """Says what a refusal by a constraint is about.
+
+        With a field that may collide, the statement needs a savepoint around it: PostgreSQL goes on with no transaction
+        in which one failed.
+        """
+        try:
+            yield
         except IntegrityError as error:
-            if unique is None:
-                raise
-            raise InvalidInput({unique: [TAKEN]}) from error
+            if unique is not None and _is_violated(error, "unique"):
+                raise invalid(unique, TAKEN, "taken", "a value that no other one has") from error
+            if _is_violated(error, "foreign key"):
+                raise Conflict("something that this refers to was deleted meanwhile") from error
+            raise
+
+
+def _is_violated(error: IntegrityError, kind: str) -> bool:
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    return sqlstate == _SQLSTATES[kind] if sqlstate else f"{kind} constraint" in str(error.orig).lower()
+
+
+def _set(row: Base, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(row, name, value)
 
 
 def as_json(row: Base) -> dict[str, Any]:

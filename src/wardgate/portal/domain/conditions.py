@@ -12,8 +12,9 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from wardgate.errors import InvalidInput
+from wardgate.errors import InvalidInput, invalid
 from wardgate.portal.domain.checks import is_uuid
+from wardgate.portal.domain.regions import REGIONS
 
 OPERATORS: Final[dict[str, tuple[str, ...]]] = {
     "remote_ip_location_region": ("is_in", "is_not_in"),
@@ -24,9 +25,15 @@ OPERATORS: Final[dict[str, tuple[str, ...]]] = {
 }
 _DAYS: Final = "MTWRFSU"
 _TIME: Final = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?", re.ASCII)
-_REGION: Final = re.compile(r"[A-Z]{2}", re.ASCII)
 _DAY_S: Final = 24 * 3600
 _MAX_VALUES: Final = 1000
+_ACCEPTED: Final = {
+    "remote_ip_location_region": "ISO 3166 codes of two capital letters, such as AT",
+    "remote_ip": "IP addresses and networks, such as 192.0.2.1 or 10.0.0.0/8",
+    "auth_provider_id": "UUIDs",
+    "client_verified": "one of true and false",
+    "current_utc_datetime": "day/ranges/zone, such as M/09:00-17:00,18:00-20:00/Europe/Vienna or S/true/UTC",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +85,17 @@ def parse_conditions(value: object) -> tuple[Condition, ...]:
         InvalidInput: A property, operator or value is not allowed, or a property comes twice.
     """
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise _invalid("is invalid")
-    conditions = tuple(_condition(one) for one in value)
-    properties = [one.property for one in conditions]
-    if len(set(properties)) != len(properties):
-        raise _invalid("may have each property only once")
-    return conditions
+        raise invalid("conditions", "is invalid", "invalid", "a list of objects with property, operator and values")
+    if len(value) > len(OPERATORS):
+        raise invalid("conditions", "may have each property only once", "duplicate", ", ".join(OPERATORS))
+    conditions: list[Condition] = []
+    for index, one in enumerate(value):
+        place = f"conditions[{index}]"
+        condition = _condition(one, place)
+        if condition.property in [each.property for each in conditions]:
+            raise invalid(f"{place}.property", "may have each property only once", "duplicate", "another property")
+        conditions.append(condition)
+    return tuple(conditions)
 
 
 def evaluate(conditions: Sequence[Condition], circumstances: Circumstances) -> Passed | Violated:
@@ -204,40 +216,59 @@ def _seconds(text: str) -> int | None:
 # --- checking what people give --------------------------------------------------------------------------------------
 
 
-def _condition(value: object) -> Condition:
+def _condition(value: object, place: str) -> Condition:
     if not isinstance(value, Mapping):
-        raise _invalid("is invalid")
+        raise invalid(place, "is invalid", "invalid", "an object with property, operator and values")
     name = value.get("property", "remote_ip_location_region")
     operator = value.get("operator", "is_in")
     values = value.get("values")
     if not isinstance(name, str) or name not in OPERATORS:
-        raise _invalid(f"has an unknown property: {name!r}")
+        accepted = ", ".join(OPERATORS)
+        raise invalid(f"{place}.property", f"has an unknown property: {name!r}", "invalid", accepted)
     if operator not in OPERATORS[name]:
-        raise _invalid(f"has an operator that {name} does not allow: {operator!r}")
+        accepted = ", ".join(OPERATORS[name])
+        text = f"has an operator that {name} does not allow: {operator!r}"
+        raise invalid(f"{place}.operator", text, "invalid", accepted)
+    place = f"{place}.values"
     if not isinstance(values, list | tuple) or not values or len(values) > _MAX_VALUES:
-        raise _invalid(f"needs a list of values for {name}")
-    if not all(isinstance(one, str) for one in values) or len(set(values)) != len(values):
-        raise _invalid(f"needs different texts as values of {name}")
-    return Condition(name, operator, tuple(_checked(name, one.strip()) for one in values))
+        accepted = f"1 to {_MAX_VALUES} texts"
+        raise invalid(place, f"needs a list of values for {name}", "required", accepted)
+    if not all(isinstance(one, str) for one in values):
+        raise invalid(place, f"needs texts as values of {name}", "invalid", _ACCEPTED[name])
+    if name == "client_verified" and len(values) != 1:
+        raise invalid(place, "needs one value for client_verified", "invalid", _ACCEPTED[name])
+    cleaned = tuple(_checked(name, one.strip(), place) for one in values)
+    if len(set(cleaned)) != len(cleaned):
+        raise invalid(place, f"needs different values of {name}", "duplicate", _ACCEPTED[name])
+    return Condition(name, operator, cleaned)
 
 
-def _checked(name: str, value: str) -> str:
+def _checked(name: str, value: str, place: str) -> str:
     match name:
-        case "remote_ip_location_region" if not _REGION.fullmatch(value):
-            raise _invalid(f"needs two-letter country codes: {value!r}")
+        case "remote_ip_location_region" if value not in REGIONS:
+            raise invalid(place, f"needs two-letter country codes: {value!r}", "invalid", _ACCEPTED[name])
         case "remote_ip":
             try:
                 return str(ip_network(value, strict=False)) if "/" in value else str(ip_address(value))
             except ValueError:
-                raise _invalid(f"needs addresses or networks: {value!r}") from None
+                text = f"needs addresses or networks: {value!r}"
+                raise invalid(place, text, "invalid", _ACCEPTED[name]) from None
         case "auth_provider_id" if not is_uuid(value):
-            raise _invalid(f"needs ids of sign-in providers: {value!r}")
+            raise invalid(place, f"needs ids of sign-in providers: {value!r}", "invalid", _ACCEPTED[name])
         case "client_verified" if value not in ("true", "false"):
-            raise _invalid("needs true or false for client_verified")
+            raise invalid(place, "needs true or false for client_verified", "invalid", _ACCEPTED[name])
         case "current_utc_datetime":
-            _parse_day(value)
+            _check_day(value, place)
     return value
 
 
+def _check_day(value: str, place: str) -> None:
+    try:
+        _parse_day(value)
+    except InvalidInput as error:
+        text = error.fields["conditions"][0]
+        raise invalid(place, text, "invalid", _ACCEPTED["current_utc_datetime"]) from None
+
+
 def _invalid(text: str) -> InvalidInput:
-    return InvalidInput({"conditions": [text]})
+    return invalid("conditions", text)

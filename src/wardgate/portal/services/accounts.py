@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
-from wardgate.errors import InvalidInput
+from wardgate.errors import FieldProblem, InvalidInput, invalid
 from wardgate.ids import AccountId
 from wardgate.portal.db.access import EVERYONE
 from wardgate.portal.db.engine import Database
@@ -122,9 +122,9 @@ def _resolver(value: Any) -> str:
     try:
         address = ip_address(str(text))
     except ValueError:
-        raise InvalidInput({"addresses": ["is invalid"]}) from None
+        raise invalid("addresses", "is invalid") from None
     if any(address in network for network in _RESERVED):
-        raise InvalidInput({"addresses": ["is reserved"]})
+        raise invalid("addresses", "is reserved")
     return str(address)
 
 
@@ -136,7 +136,9 @@ async def set_features(unit: UnitOfWork, features: Mapping[str, bool]) -> Accoun
     """
     unknown = [name for name in features if name not in FEATURES]
     if unknown:
-        raise InvalidInput({"features": [f"has no {name}" for name in unknown]})
+        raise checks.error_of(
+            [FieldProblem("features", f"has no {name}", "invalid", ", ".join(FEATURES)) for name in unknown]
+        )
     account = await unit.account()
     await unit.update(account, features={**account.features, **features})
     return account

@@ -33,7 +33,7 @@ async def update_client(unit: UnitOfWork, client_id: str, fields: Mapping[str, A
     problems = checks.Problems()
     values: dict[str, Any] = {"name": checks.text(problems, {"name": device.name, **fields}, "name")}
     if "hostname" in fields:
-        values["hostname"] = checks.text(problems, fields, "hostname", least=3, needed=False)
+        values["hostname"] = checks.hostname(problems, fields)
     problems.raise_if_any()
     await unit.update(device, unique="hostname", **values)
     return device

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from wardgate.errors import Forbidden, InvalidInput, NotFound
+from wardgate.errors import Forbidden, InvalidInput, NotFound, invalid
 from wardgate.portal.db.authorizations import delete_where
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.tables import Group, Policy, Resource
 from wardgate.portal.domain import checks
 from wardgate.portal.domain.conditions import parse_conditions
+from wardgate.portal.services import limits
 
 _ENDS_GRANTS: Final = ("group_id", "resource_id", "conditions", "flow_log_uploads_enabled")
 
@@ -21,8 +22,9 @@ async def create_policy(unit: UnitOfWork, fields: Mapping[str, Any]) -> Policy:
         NotFound: There is no such resource.
         Forbidden: The account has not the feature that the policy needs.
     """
+    await limits.check_open(unit)
     values = _check(fields)
-    resource = await _check_references(unit, values)
+    resource = await _check_references(unit, values, _needed_features(None, values))
     uploads = fields.get("flow_log_uploads_enabled")
     if uploads is None:
         values["flow_log_uploads_enabled"] = resource.type != "internet"
@@ -45,7 +47,7 @@ async def update_policy(unit: UnitOfWork, policy_id: str, fields: Mapping[str, A
         for name in ("group_id", "resource_id", "description", "conditions", "flow_log_uploads_enabled", "is_disabled")
     }
     values = _check({**known, **fields}, is_orphan=policy.group_id is None and "group_id" not in fields)
-    await _check_references(unit, values)
+    await _check_references(unit, values, _needed_features(policy, values))
     is_other = any(values[name] != getattr(policy, name) for name in _ENDS_GRANTS)
     if is_other or (values["is_disabled"] and not policy.is_disabled):
         await delete_where(unit, policy_id=policy.id)
@@ -83,15 +85,29 @@ def _check(fields: Mapping[str, Any], *, is_orphan: bool = False) -> dict[str, A
     return values
 
 
-async def _check_references(unit: UnitOfWork, values: dict[str, Any]) -> Resource:
+def _needed_features(policy: Policy | None, values: dict[str, Any]) -> set[str]:
+    """A plan without a feature keeps what was made with it, but changes nothing of it except to remove it."""
+    needed = set()
+    if values["conditions"] and (policy is None or values["conditions"] != policy.conditions):
+        needed.add("policy_conditions")
+    if policy is None or values["resource_id"] != policy.resource_id:
+        needed.add("internet_resource")
+    return needed
+
+
+async def _check_references(unit: UnitOfWork, values: dict[str, Any], needed: set[str]) -> Resource:
     if values["group_id"] is not None and await unit.find(Group, values["group_id"]) is None:
-        raise InvalidInput({"group_id": ["does not exist"]})
+        raise invalid("group_id", "does not exist", "unknown_reference", "the id of a group")
     resource = await unit.find(Resource, values["resource_id"])
     if resource is None:
         raise NotFound("there is no such resource")
     features = (await unit.account()).features
-    if resource.type == "internet" and not features.get("internet_resource"):
-        raise Forbidden("the account has not the Internet resource")
-    if values["conditions"] and not features.get("policy_conditions"):
-        raise Forbidden("the account has not policy conditions")
+    if "internet_resource" in needed and resource.type == "internet" and not features.get("internet_resource"):
+        raise _missing("internet_resource", "the Internet resource")
+    if "policy_conditions" in needed and not features.get("policy_conditions"):
+        raise _missing("policy_conditions", "policy conditions")
     return resource
+
+
+def _missing(feature: str, words: str) -> Forbidden:
+    return Forbidden(f"the account's plan has not {words}", "feature_missing", feature=feature)

@@ -8,6 +8,7 @@ from typing import Final
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import AccountId, SiteId, TokenId
 from wardgate.portal.channels.base import Channel, log
 from wardgate.portal.channels.client import ClientChannel
@@ -24,6 +25,7 @@ from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import ClientToken, Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
 from wardgate.portal.domain.tokens import ParsedToken
+from wardgate.portal.services import plans
 from wardgate.portal.services.tokens import end_rotation
 from wardgate.portal.sockets import refusal
 from wardgate.portal.sockets.connect import (
@@ -89,6 +91,9 @@ class Sockets:
         except Refused as error:
             await self._refuse(websocket, error)
             return
+        except DatabaseUnavailable:
+            await self._refuse(websocket, refusal.database_unavailable())
+            return
         except Exception:
             self.hub.metrics.failures.labels("connect").inc()
             log.exception("a connect failed")
@@ -120,13 +125,13 @@ class Sockets:
         token = parse_token(text, "client")
         owner = await self._client_owner(token)
         params = read_device_params(websocket.query_params, origin, needs_version=True, needs_id=True)
-        if owner.account.users_limit_exceeded or owner.account.service_accounts_limit_exceeded:
+        if await plans.keeps_clients_out(self.hub.db, owner.account):
             raise refusal.limits_exceeded()
         subject = owner.subject("client", origin.remote_ip, origin.user_agent, origin.location)
         assert owner.actor is not None
         assert owner.client_token is not None
         assert params.external_id is not None
-        async with self.hub.db.writing(subject) as unit:
+        async with self.hub.db.writing(subject, shares=True) as unit:
             if await unit.find(ClientToken, owner.client_token.id) is None:
                 raise refusal.invalid_token()
             device = await devices.find_client(unit, owner.actor.id, params.external_id)

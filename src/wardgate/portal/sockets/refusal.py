@@ -80,6 +80,11 @@ def gateway_connected() -> Refused:
     return Refused(409, "gateway_already_connected", "A gateway with this id is connected already")
 
 
+def database_unavailable() -> Refused:
+    """The database cannot be asked; components come back by themselves."""
+    return Refused(503, "database_unavailable", "The portal cannot use its database, try again later", retry_after_s=5)
+
+
 def unhandled() -> Refused:
     """Something unforeseen."""
     return Refused(500, "unhandled_connect_error", "The connection could not be set up")

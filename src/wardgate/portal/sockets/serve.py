@@ -20,6 +20,8 @@ from wardgate.wire.portal import Frame, encode_frame
 IDLE_S: Final = 37.0
 RELAY_IDLE_S: Final = 41.0
 _CLOSE_WAIT_S: Final = 5.0
+_MESSAGES_BEFORE_JOIN: Final = 32
+_BYTES_BEFORE_JOIN: Final = 64 * 1024
 
 
 class SocketTransport:
@@ -95,17 +97,54 @@ class IdleWatch:
             self._timer = self._clock.call_later(left_s, self._check)
 
 
+class JoinWatch:
+    """Closes a socket that does not join in time, and one that says much before it has."""
+
+    def __init__(self, hub: Hub, transport: SocketTransport, channel: Channel) -> None:
+        self._hub = hub
+        self._transport = transport
+        self._channel = channel
+        self._messages = _MESSAGES_BEFORE_JOIN
+        self._bytes = _BYTES_BEFORE_JOIN
+        self._timer: Timer = hub.clock.call_later(hub.settings.join_timeout_secs, self._check)
+
+    def allows(self, message: str | bytes) -> bool:
+        """Whether a message is to be looked at."""
+        if self._channel.is_joined:
+            return True
+        self._messages -= 1
+        self._bytes -= len(message)
+        if self._messages >= 0 and self._bytes >= 0:
+            return True
+        self._refuse("talk_before_join")
+        return False
+
+    def stop(self) -> None:
+        """The socket is gone."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        if not self._channel.is_joined:
+            self._refuse("join_timeout")
+
+    def _refuse(self, kind: str) -> None:
+        self._hub.metrics.refused_requests.labels(kind).inc()
+        self._transport.close(CLOSE_PROTOCOL_ERROR)
+
+
 async def serve(hub: Hub, websocket: WebSocket, transport: SocketTransport, channel: Channel, idle_s: float) -> None:
     """Runs a channel on an accepted socket until either end closes it."""
     loop = asyncio.get_running_loop()
     watch = IdleWatch(hub, transport, idle_s)
+    join = JoinWatch(hub, transport, channel)
     writer = loop.create_task(transport.write())
-    reader = loop.create_task(_read(hub, websocket, transport, channel, watch))
+    reader = loop.create_task(_read(hub, websocket, transport, channel, watch, join))
     over = loop.create_task(transport.is_over.wait())
     try:
         await asyncio.wait({reader, over}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         watch.stop()
+        join.stop()
         channel.leave()
         over.cancel()
         transport.close(CLOSE_FAILURE)
@@ -115,7 +154,14 @@ async def serve(hub: Hub, websocket: WebSocket, transport: SocketTransport, chan
         writer.cancel()
 
 
-async def _read(hub: Hub, websocket: WebSocket, transport: SocketTransport, channel: Channel, watch: IdleWatch) -> None:
+async def _read(
+    hub: Hub,
+    websocket: WebSocket,
+    transport: SocketTransport,
+    channel: Channel,
+    watch: IdleWatch,
+    join: JoinWatch,
+) -> None:
     try:
         while websocket.client_state is WebSocketState.CONNECTED:
             message = await websocket.receive()
@@ -123,7 +169,10 @@ async def _read(hub: Hub, websocket: WebSocket, transport: SocketTransport, chan
                 return
             watch.heard()
             text = message.get("text")
-            await channel.handle_text(text if text is not None else message.get("bytes") or b"")
+            content = text if text is not None else message.get("bytes") or b""
+            if not join.allows(content):
+                return
+            await channel.handle_text(content)
     except (WebSocketDisconnect, RuntimeError):
         return
     except Exception:

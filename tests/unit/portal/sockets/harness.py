@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.unit.portal.helpers import Lab, ManualClock
 from wardgate.portal.app import create_app, uvicorn_options
+from wardgate.portal.bounds import Bounds
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.cluster.bus import Bus
 from wardgate.portal.config import Settings
@@ -152,6 +153,8 @@ class Peer:
 class PortalUnderTest:
     """A running portal; peers that connect through it are closed with it."""
 
+    bounds: Bounds
+
     def __init__(self, url: str, hub: Hub, clock: ManualClock) -> None:
         self.url = url
         self.hub = hub
@@ -253,6 +256,7 @@ async def running_portal(
                 await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         under_test = PortalUnderTest(f"ws://127.0.0.1:{port}", app.state.hub, clock)
+        under_test.bounds = app.state.bounds
         yield under_test
         await under_test.close()
     finally:
