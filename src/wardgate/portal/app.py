@@ -16,6 +16,7 @@ from wardgate import __version__
 from wardgate.errors import SettingError
 from wardgate.portal.api.app import mount
 from wardgate.portal.api.context import ApiContext
+from wardgate.portal.api.ingestion import Ingestion
 from wardgate.portal.bounds import Bounds
 from wardgate.portal.changes import Dispatcher
 from wardgate.portal.channels.hub import Hub
@@ -23,12 +24,17 @@ from wardgate.portal.clock import Clock, SystemClock
 from wardgate.portal.cluster.cluster import Cluster
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
+from wardgate.portal.domain.subjects import Location
 from wardgate.portal.guard import Guard
 from wardgate.portal.jobs import prune_channels, standard_jobs
+from wardgate.portal.mail import SmtpMailer
+from wardgate.portal.observe import Observe
 from wardgate.portal.protocols import BoundedHttp, BoundedWebSocket
 from wardgate.portal.scheduler import Scheduler
 from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.endpoints import Sockets
+from wardgate.portal.tracing import Tracing
+from wardgate.portal.watch import watch_clock
 
 _PRUNE_EVERY: Final = timedelta(minutes=1)
 
@@ -56,6 +62,10 @@ def create_app(
     hub = Hub(settings, open_database(settings, clock), clock)
     if configure:
         configure(hub)
+    hub.db.time_queries(hub.metrics.seen_query)
+    if settings.otel_endpoint and hub.tracing is None:
+        hub.tracing = Tracing(settings.otel_endpoint, __version__)
+        hub.db.time_queries(hub.tracing.query)
     state = _State()
 
     @asynccontextmanager
@@ -65,7 +75,10 @@ def create_app(
         await dispatcher.start()
         await _join_cluster(hub, dispatcher)
         scheduler = Scheduler(hub, standard_jobs() if hub.jobs is None else hub.jobs)
-        tasks = [asyncio.create_task(work) for work in (dispatcher.run(), scheduler.run(), _prune_channels(hub))]
+        tasks = [
+            asyncio.create_task(work)
+            for work in (dispatcher.run(), scheduler.run(), _prune_channels(hub), watch_clock(hub))
+        ]
         state.is_ready = True
         try:
             yield
@@ -78,6 +91,8 @@ def create_app(
             if hub.cluster is not None:
                 await hub.cluster.close()
             await hub.db.close()
+            if hub.tracing is not None:
+                await asyncio.to_thread(hub.tracing.close)
 
     app = FastAPI(title="Wardgate", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.hub = hub
@@ -87,9 +102,31 @@ def create_app(
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
     trusted_location = partial(location_of, proxies=settings.proxy_networks)
     context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
-    mount(app, context, settings.rest_api_url)
+    limits = Ingestion(clock, settings.ingestion_refill_rate, settings.ingestion_capacity, _counter(hub))
+    mount(app, context, settings.rest_api_url, limits)
+    _add_pages(app, hub, trusted_ip, trusted_location)
     app.add_middleware(Guard, bounds=bounds, trusted_ip=trusted_ip, locate=trusted_location)
+    app.add_middleware(Observe, metrics=hub.metrics, tracing=hub.tracing)
     return app
+
+
+def _add_pages(
+    app: FastAPI, hub: Hub, trusted_ip: Callable[[Any], str | None], trusted_location: Callable[[Any], Location]
+) -> None:
+    """Puts the pages behind every path that is not another door's."""
+    from wardgate.portal.web.context import WebContext  # commands that serve nothing do without templates
+    from wardgate.portal.web.door import WebDoor, create_pages, first_parts
+
+    settings = hub.settings
+    mailer = SmtpMailer.of(settings.smtp_url.get_secret_value(), settings.mail_from) if settings.smtp_url else None
+    context = WebContext(hub, mailer, trusted_ip, trusted_location)
+    app.state.web = context
+    others = first_parts(app.router.routes)
+    app.add_middleware(WebDoor, pages=create_pages(context), others=others)
+
+
+def _counter(hub: Hub) -> Callable[[str], None]:
+    return lambda status: hub.metrics.flow_uploads.labels(status).inc()
 
 
 def open_database(settings: Settings, clock: Clock) -> Database:

@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     )
     external_url: str | None = Field(None, validation_alias=_env("external_url", "API_EXTERNAL_URL"))
     rest_api_url: str | None = Field(None, validation_alias=_env("rest_api_url", "REST_API_URL"))
+    smtp_url: SecretStr | None = Field(None, validation_alias=_env("smtp_url"))
+    mail_from: str = Field("wardgate@localhost", validation_alias=_env("mail_from", "OUTBOUND_EMAIL_FROM"))
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("trusted_proxies", "PHOENIX_EXTERNAL_TRUSTED_PROXIES")
     )
@@ -59,6 +61,7 @@ class Settings(BaseSettings):
     country_blocklist: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), validation_alias=_env("country_blocklist", "COUNTRY_CODE_BLOCKLIST")
     )
+    otel_endpoint: str | None = Field(None, validation_alias=_env("otel_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"))
     flow_log_api_url: str | None = Field(None, validation_alias=_env("flow_log_api_url", "FLOW_LOG_API_URL"))
     flow_log_upload_interval_secs: int = Field(
         0, ge=0, validation_alias=_env("flow_log_upload_interval_secs", "FLOW_LOG_UPLOAD_INTERVAL_SECS")
@@ -67,6 +70,22 @@ class Settings(BaseSettings):
         1000, ge=0, le=10000, validation_alias=_env("flow_log_upload_batch_size", "FLOW_LOG_UPLOAD_BATCH_SIZE")
     )
     component_versions: Annotated[dict[str, str], NoDecode] = Field({}, validation_alias=_env("component_versions"))
+    ingestion_refill_rate: float = Field(
+        1.0, gt=0, validation_alias=_env("ingestion_refill_rate", "INGESTION_RATE_LIMIT_REFILL_RATE")
+    )
+    ingestion_capacity: float = Field(
+        1.0, ge=1, validation_alias=_env("ingestion_capacity", "INGESTION_RATE_LIMIT_CAPACITY")
+    )
+    log_sinks_allow_private: bool = Field(False, validation_alias=_env("log_sinks_allow_private"))
+    sentinel_client_id: str | None = Field(None, validation_alias=_env("sentinel_client_id", "SENTINEL_CLIENT_ID"))
+    sentinel_client_secret: SecretStr | None = Field(
+        None, validation_alias=_env("sentinel_client_secret", "SENTINEL_CLIENT_SECRET")
+    )
+    aws_access_key_id: str | None = Field(None, validation_alias=_env("aws_access_key_id", "AWS_ACCESS_KEY_ID"))
+    aws_secret_access_key: SecretStr | None = Field(
+        None, validation_alias=_env("aws_secret_access_key", "AWS_SECRET_ACCESS_KEY")
+    )
+    aws_session_token: SecretStr | None = Field(None, validation_alias=_env("aws_session_token", "AWS_SESSION_TOKEN"))
     send_queue: int = Field(2048, ge=16, validation_alias=_env("send_queue"))
     nats_url: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), validation_alias=_env("nats_url", "NATS_URL"))
     nats_ca: Path | None = Field(None, validation_alias=_env("nats_ca"))
@@ -105,7 +124,7 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port, such as 127.0.0.1:8080")
         return value
 
-    @field_validator("external_url", "rest_api_url", "flow_log_api_url")
+    @field_validator("external_url", "rest_api_url", "flow_log_api_url", "otel_endpoint")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None:

@@ -11,6 +11,7 @@ from wardgate.portal.api import (
     clients,
     document,
     groups,
+    ingestion,
     logs,
     policies,
     problems,
@@ -20,6 +21,7 @@ from wardgate.portal.api import (
 )
 from wardgate.portal.api.context import ApiContext
 from wardgate.portal.api.front import Front
+from wardgate.portal.api.ingestion import Ingestion
 
 ROUTERS = (
     account.router,
@@ -34,16 +36,21 @@ ROUTERS = (
 )
 
 
-def mount(app: FastAPI, context: ApiContext, rest_url: str | None = None) -> None:
+def mount(
+    app: FastAPI, context: ApiContext, rest_url: str | None = None, ingestion_limits: Ingestion | None = None
+) -> None:
     """Adds the routes, the error form, and what stands before all of them.
 
     Args:
         rest_url: Where the REST API is: requests under other host names are sent there.
+        ingestion_limits: How often devices may send flow logs.
     """
     app.state.api = context
+    app.state.ingestion = ingestion_limits or Ingestion(context.clock)
     app.state.rest_routes = [route for router in ROUTERS for route in router.routes]
     for router in ROUTERS:
         app.include_router(router)
+    app.include_router(ingestion.router)  # devices' door, with bounds of its own
     app.openapi = lambda: document.of(app, rest_url)  # type: ignore[method-assign]
     app.add_api_route("/openapi", lambda: RedirectResponse("/openapi.json", 308), include_in_schema=False)
     app.add_api_route("/swaggerui", lambda: HTMLResponse(document.page(app.openapi())), include_in_schema=False)

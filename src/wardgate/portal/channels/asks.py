@@ -9,10 +9,12 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Final
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import ResourceId
 from wardgate.portal.channels import views
 from wardgate.portal.channels.base import log
-from wardgate.portal.channels.handles import GatewayHandle, Grant
+from wardgate.portal.channels.handles import DeviceView, GatewayHandle, Grant
+from wardgate.portal.channels.held import HeldGrant
 from wardgate.portal.channels.views import GrantFacts
 from wardgate.portal.clock import Timer
 from wardgate.portal.db import access, authorizations
@@ -91,8 +93,8 @@ async def store(
     channel: "ClientChannel",
     granted: Granted,
     *,
-    receiver_id: str,
-    receiver_ip: str | None,
+    receiver: DeviceView,
+    use_iceless: bool,
     expires_at: datetime,
 ) -> PolicyAuthorization:
     """Stores a grant in place of an older one between the same two."""
@@ -101,10 +103,12 @@ async def store(
         granted,
         token_id=channel.token_id,
         initiating_device_id=channel.device_id,
-        receiving_device_id=receiver_id,
+        receiving_device_id=receiver.id,
         initiator_remote_ip=channel.device.remote_ip,
         initiator_user_agent=channel.device.user_agent,
-        receiver_remote_ip=receiver_ip,
+        receiver_remote_ip=receiver.remote_ip,
+        keys=(channel.device.public_key, receiver.public_key),
+        use_iceless=use_iceless,
         expires_at=expires_at,
     )
 
@@ -154,6 +158,15 @@ class Asks:
             return
         try:
             refusal = await self._grant(resource, gateway)
+        except DatabaseUnavailable as error:
+            self._hub.metrics.failures.labels("database").inc()
+            log.warning(
+                "a grant could not be stored",
+                client_id=self._channel.device_id,
+                resource_id=resource.id,
+                why=str(error),
+            )
+            refusal = Refusal("offline")
         except Exception:
             self._hub.metrics.failures.labels("grant").inc()
             log.exception("a grant could not be stored", client_id=self._channel.device_id, resource_id=resource.id)
@@ -188,16 +201,11 @@ class Asks:
             if isinstance(decision, Refusal):
                 return decision
             granted, account, expires_at = decision
+            is_iceless = bool(account.features.get("iceless")) and gateway.has_iceless and self._channel.has_iceless
             row = await store(
-                unit,
-                self._channel,
-                granted,
-                receiver_id=gateway.device_id,
-                receiver_ip=gateway.device.remote_ip,
-                expires_at=expires_at,
+                unit, self._channel, granted, receiver=gateway.device, use_iceless=is_iceless, expires_at=expires_at
             )
             facts = grant_facts(self._channel, row, granted, account, resource)
-            is_iceless = bool(account.features.get("iceless")) and gateway.has_iceless and self._channel.has_iceless
             responder = await gateway.psk_party(unit)
             unit.after_commit(lambda: self._deliver(gateway, responder, view, facts, is_iceless))
         return None
@@ -235,6 +243,7 @@ class Asks:
             }
         )
         self._await_ack(facts, ref, answer)
+        self._channel.hold(HeldGrant(facts.authorization_id, facts.resource.id, None, facts.expires_at))
         gateway.create(
             portal.CreateAuthorization(
                 ref=ref,

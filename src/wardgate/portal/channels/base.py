@@ -54,11 +54,19 @@ class Channel(ABC):
     async def handle_text(self, text: str | bytes) -> None:
         """Takes one websocket message; what is malformed is counted and dropped."""
         self.heard_at = self.hub.clock.now()
+        self.hub.metrics.messages.labels(self.topic).inc()
         try:
             frame = portal.decode_frame(text, complete=True)
         except RemoteProtocolError:
             self.hub.metrics.ignored.labels("malformed_frame").inc()
             return
+        if self.hub.tracing is None or frame.topic == portal.HEARTBEAT_TOPIC:
+            await self._take(frame)
+            return
+        with self.hub.tracing.message(self.topic, frame.event if len(frame.event) < 64 else "unknown"):
+            await self._take(frame)
+
+    async def _take(self, frame: Frame) -> None:
         if frame.topic == portal.HEARTBEAT_TOPIC:
             self._transport.send(portal.reply_ok(frame.topic, frame.ref))
         elif frame.topic != self.topic or (not self.is_joined and frame.event != portal.JOIN):

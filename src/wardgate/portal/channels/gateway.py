@@ -1,24 +1,26 @@
 """The conversation with a gateway: who it lets in, until when, and its candidates for clients."""
 
+import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol
 
 from wardgate.ids import AccountId, GatewayId, ResourceId, SiteId, TokenId
-from wardgate.portal.channels import views
-from wardgate.portal.channels.base import Channel, Transport
+from wardgate.portal.channels import renewals, views
+from wardgate.portal.channels.base import Channel, Transport, log
 from wardgate.portal.channels.handles import Answered, Grant
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.channels.relays import RelayShare
-from wardgate.portal.channels.views import DeviceFacts
+from wardgate.portal.channels.views import DeviceFacts, GrantFacts
+from wardgate.portal.clock import Timer
 from wardgate.portal.cluster.messages import GatewayRecord
 from wardgate.portal.db import authorizations, outbox
 from wardgate.portal.db.scope import Scope
-from wardgate.portal.db.tables import GatewayToken
+from wardgate.portal.db.tables import GatewayToken, PolicyAuthorization
 from wardgate.portal.domain.selection import OnlineGateway
 from wardgate.portal.domain.subjects import Subject
 from wardgate.wire import portal
@@ -72,12 +74,17 @@ class Grants:
         del self._by_pair[client_id, resource_id]
         return grant.expires_at > self._now()
 
-    def clear_client(self, client_id: str) -> list[str]:
-        """Forgets all grants of one client and gives their resources."""
-        resources = [resource for client, resource in self._by_pair if client == client_id]
-        for resource in resources:
-            del self._by_pair[client_id, resource]
-        return resources
+    def extend(self, client_id: str, resource_id: str, grant: Grant) -> bool:
+        """A grant lasts until another moment; whether its receiver must be told."""
+        known = self._by_pair.get((client_id, resource_id))
+        if known is None or known.authorization_id != grant.authorization_id or known == grant:
+            return False
+        self._by_pair[client_id, resource_id] = grant
+        return True
+
+    def snapshot(self) -> dict[tuple[str, str], Grant]:
+        """What is known at this moment, by client and resource."""
+        return dict(self._by_pair)
 
     def has_resource(self, resource_id: str) -> bool:
         """Whether anyone may reach that resource here."""
@@ -94,6 +101,42 @@ class Grants:
         self._by_pair = {pair: grant for pair, grant in self._by_pair.items() if grant.expires_at > now}
 
 
+class Receiver(Protocol):
+    """Who holds grants: a gateway, or a client that others reach."""
+
+    hub: Hub
+    subject: Subject
+    grants: Grants
+
+    @property
+    def device_id(self) -> str:
+        """Whose they are."""
+
+    def reject(self, client_id: str, resource_id: str, authorization_id: str) -> None:
+        """A grant is no more."""
+
+    def extend(self, grant: PolicyAuthorization, facts: GrantFacts) -> None:
+        """A grant ends at another moment."""
+
+
+async def reconcile(receiver: Receiver) -> None:
+    """Ends what the database does not know any more, and corrects ends that are others there."""
+    before = receiver.grants.snapshot()
+    if not before:
+        return
+    async with receiver.hub.db.scoped(receiver.subject) as scope:
+        at = receiver.hub.clock.utc_now()
+        stored = {row.id: row for row in await authorizations.of_receiver(scope, receiver.device_id, at)}
+        for (client_id, resource_id), grant in before.items():
+            row = stored.get(grant.authorization_id)
+            if row is None:
+                receiver.reject(client_id, resource_id, grant.authorization_id)
+            elif row.expires_at != grant.expires_at:
+                facts = await renewals.stored_facts(scope, row)
+                if facts is not None:
+                    receiver.extend(row, facts)
+
+
 @dataclass(frozen=True, slots=True)
 class PendingAck:
     """A request that the gateway has not acknowledged yet."""
@@ -102,6 +145,8 @@ class PendingAck:
     refused: Answered
 
 
+RECONCILE_S: Final = 900.0
+"""How often the grants at a receiver are compared with the database for no reason that is known."""
 SILENT_S: Final = 12.0
 """Longer than between two heartbeats, shorter than a gateway that starts keeps trying."""
 
@@ -135,6 +180,8 @@ class GatewayChannel(Channel):
         self.was_silent = False
         self._previous_key = previous_key
         self._pending: OrderedDict[str, PendingAck] = OrderedDict()
+        self._reconciling: Timer | None = None
+        self._reconciler: asyncio.Task[None] | None = None
         self._relays = RelayShare(
             hub,
             public_key=device.public_key,
@@ -185,6 +232,7 @@ class GatewayChannel(Channel):
         """Confirms, tells the grants that are still valid, and opens the gateway for requests."""
         if not self.is_joined:
             self.hub.metrics.connected.labels("gateway").inc()
+            self.hub.metrics.joins.labels("gateway").inc()
         self.is_joined = True
         self.hub.presence.changed(self)
         self.reply_ok(frame)
@@ -192,6 +240,7 @@ class GatewayChannel(Channel):
         if self._previous_key not in (None, self.device.public_key):
             await self._renew_clients()
         self._previous_key = self.device.public_key
+        self._reconcile_later()
 
     async def send_init(self) -> None:
         """Sends everything a gateway needs to know."""
@@ -215,6 +264,25 @@ class GatewayChannel(Channel):
                 flow_logs=self.hub.flow_logs,
             )
         )
+
+    def _reconcile_later(self) -> None:
+        if self._reconciling is not None:
+            self._reconciling.cancel()
+        self._reconciling = self.hub.clock.call_later(
+            RECONCILE_S * self.hub.spread(self.device_id), self._reconcile_now
+        )
+
+    def _reconcile_now(self) -> None:
+        self._reconciler = asyncio.get_running_loop().create_task(self._reconcile())
+
+    async def _reconcile(self) -> None:
+        """Finds what was missed, or done behind the portal's back."""
+        try:
+            await reconcile(self)
+        except Exception:
+            self.hub.metrics.failures.labels("reconcile").inc()
+            log.exception("the grants of a gateway could not be compared", gateway_id=self.device_id)
+        self._reconcile_later()
 
     async def _renew_clients(self) -> None:
         """A gateway with a new key does not know its peers: their clients are made to ask again at once.
@@ -291,6 +359,20 @@ class GatewayChannel(Channel):
         self.grants.add(message.client.id, message.resource.id, grant)
         self.push(message)
 
+    async def readdress(self, ipv4: str, ipv6: str) -> None:
+        """The gateway has other tunnel addresses: everything is told anew."""
+        self.device = replace(self.device, ipv4=ipv4, ipv6=ipv6)
+        self.hub.presence.changed(self)
+        await self.send_init()
+
+    def extend(self, grant: PolicyAuthorization, facts: GrantFacts) -> None:
+        """A grant ends at another moment: the gateway is told if it counts on it."""
+        known = Grant(grant.id, grant.expires_at)
+        if self.grants.extend(grant.initiating_device_id, grant.resource_id, known):
+            message = renewals.for_gateway(self, grant, facts)
+            if message is not None:
+                self.push(message)
+
     def reject(self, client_id: str, resource_id: str, authorization_id: str) -> None:
         """A grant was deleted: the gateway is told if it still counts on it."""
         if self.grants.remove(client_id, resource_id, authorization_id):
@@ -301,6 +383,10 @@ class GatewayChannel(Channel):
         if self.is_joined:
             self.is_joined = False
             self.hub.metrics.connected.labels("gateway").dec()
+        if self._reconciling is not None:
+            self._reconciling.cancel()
+        if self._reconciler is not None:
+            self._reconciler.cancel()
         self._relays.close()
         self._pending.clear()
         self.hub.presence.remove_gateway(self)

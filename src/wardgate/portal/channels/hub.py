@@ -15,6 +15,10 @@ from wardgate.portal.db.engine import Database
 from wardgate.portal.db.outbox import Reader
 from wardgate.portal.metrics import Metrics
 from wardgate.portal.presence import Presence
+from wardgate.portal.sinks.client import Client
+from wardgate.portal.sinks.delivery import Delivery
+from wardgate.portal.sinks.destinations import operator_of
+from wardgate.portal.tracing import Tracing
 from wardgate.wire.portal import FlowLogsConfig
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ class Hub:
     """The node's database, clock, presence and counters.
 
     Attributes:
+        delivery: Brings logs to their sinks.
         outbox: How far the changes of the database were told to the channels.
         node_id: This portal among those of its database; another one after each start.
         random: Gives a number from 0 to 1, for jitter.
@@ -52,10 +57,12 @@ class Hub:
     clock: Clock
     presence: Presence = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing | None = None
     node_id: str = field(default_factory=new_node_id)
     random: Callable[[], float] = random.random
     jobs: "Sequence[Job] | None" = None
     shuffled: Callable[[Sequence[Any]], Sequence[Any]] = lambda some: random.sample(some, len(some))
+    delivery: Delivery = field(init=False)
     refreshes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REFRESHES))
 
     is_draining: bool = False
@@ -65,6 +72,19 @@ class Hub:
     def __post_init__(self) -> None:
         self.outbox = Reader(self.db)
         self.presence = Presence(self.clock.utc_now)
+        operator = operator_of(self.settings)
+        self.delivery = Delivery(
+            self.db,
+            self.clock,
+            operator,
+            client=lambda: Client(operator.allows_private),
+            count=lambda what: self.metrics.sinks.labels(what).inc(),
+        )
+
+    @staticmethod
+    def spread(device_id: str) -> float:
+        """From 0.5 to 1 and always the same for a device: those that came together do not all work together."""
+        return 0.5 + int(device_id[:4], 16) / 0x20000
 
     @property
     def flow_logs(self) -> FlowLogsConfig:

@@ -7,17 +7,18 @@ anything else overtakes the grant. A target never says goodbye when it loses a g
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import ClientId, ResourceId
 from wardgate.portal.channels import views
 from wardgate.portal.channels.asks import Refusal, decide, grant_facts, store
 from wardgate.portal.channels.base import log
 from wardgate.portal.channels.handles import ClientHandle, DeviceView, Grant
+from wardgate.portal.channels.held import HeldGrant
 from wardgate.portal.channels.views import GrantFacts
 from wardgate.portal.db import devices
 from wardgate.portal.db.scope import Scope
 from wardgate.portal.domain import versions
-from wardgate.portal.domain.filters import wire_filters
-from wardgate.portal.domain.resources import ResourceFacts, client_view, matches_pattern
+from wardgate.portal.domain.resources import ResourceFacts, matches_pattern
 from wardgate.wire import portal
 from wardgate.wire.portal_secrets import PskParty, ice_credentials, peer_preshared_key
 
@@ -52,6 +53,15 @@ class Pools:
             return
         try:
             refusal = await self._grant(request, resource, address)
+        except DatabaseUnavailable as error:
+            self._hub.metrics.failures.labels("database").inc()
+            log.warning(
+                "a grant could not be stored",
+                client_id=self._channel.device_id,
+                resource_id=resource.id,
+                why=str(error),
+            )
+            refusal = "offline"
         except Exception:
             self._hub.metrics.failures.labels("grant").inc()
             log.exception("a grant could not be stored", client_id=self._channel.device_id, resource_id=resource.id)
@@ -86,16 +96,11 @@ class Pools:
             if isinstance(decision, Refusal):
                 return "forbidden" if decision.reason == "not_found" else decision.reason
             granted, account, expires_at = decision
+            is_iceless = bool(account.features.get("iceless")) and target.has_iceless and channel.has_iceless
             row = await store(
-                unit,
-                channel,
-                granted,
-                receiver_id=target_id,
-                receiver_ip=target.device.remote_ip,
-                expires_at=expires_at,
+                unit, channel, granted, receiver=target.device, use_iceless=is_iceless, expires_at=expires_at
             )
             facts = grant_facts(channel, row, granted, account, resource)
-            is_iceless = bool(account.features.get("iceless")) and target.has_iceless and channel.has_iceless
             party = await target.psk_party(unit)
             unit.after_commit(lambda: self._deliver(request, target, party, facts, is_iceless))
         return None
@@ -120,7 +125,6 @@ class Pools:
         preshared_key = peer_preshared_key(initiator.psk_party, party)
         ice = ice_credentials(initiator.id, initiator.public_key, responder.id, responder.public_key)
         shared = {"preshared_key": preshared_key, "use_iceless": is_iceless}
-        view = client_view(facts.resource, responder.user_agent, responder.version)
         access = portal.ClientDeviceAccessAuthorized.model_validate(
             {
                 **shared,
@@ -129,7 +133,7 @@ class Pools:
                 "remote_ice_credentials": ice.initiator,
                 "ice_role": "controlled",
                 "flow_logs_ingest_token": views.ingest_token(facts, "responder"),
-                "resource": view if isinstance(view, portal.StaticDevicePool) else _bare_pool(facts.resource),
+                "resource": views.pool_for_target(facts.resource, responder),
                 "subject": views.subject(self._channel.subject, initiator.location),
                 "expires_at": int(facts.expires_at.timestamp()),
             }
@@ -137,6 +141,7 @@ class Pools:
         if not target.admit(access, facts.resource.id, Grant(facts.authorization_id, facts.expires_at)):
             self._deny_request(request, "offline")
             return
+        self._channel.hold(HeldGrant(facts.authorization_id, facts.resource.id, responder.id, facts.expires_at))
         self._hub.metrics.authorizations.labels("created").inc()
         self._channel.push(
             portal.ClientDeviceAccessAuthorized.model_validate(
@@ -227,8 +232,3 @@ def _peer(device: DeviceView) -> dict[str, object]:
         "client_ipv4": IPv4Address(device.ipv4),
         "client_ipv6": IPv6Address(device.ipv6),
     }
-
-
-def _bare_pool(resource: ResourceFacts) -> portal.StaticDevicePool:
-    """A pool as its targets need it: id and filters."""
-    return portal.StaticDevicePool(id=resource.id, name=resource.name, filters=wire_filters(resource.filters))

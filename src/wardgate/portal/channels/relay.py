@@ -76,6 +76,7 @@ class RelayChannel(Channel):
             older.is_joined = False
             older.close()
         self.hub.metrics.connected.labels("relay").inc()
+        self.hub.metrics.joins.labels("relay").inc()
 
     async def handle_message(self, frame: Frame) -> bool:
         """A relay has nothing to say beyond heartbeats."""

@@ -24,6 +24,7 @@ from wardgate.portal.db.keys import Keys
 from wardgate.portal.db.locks import AccountLocks
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sqlite_file import NEWEST_REVISION, NEWEST_VERSION, checked_version
+from wardgate.portal.db.timing import time_queries
 from wardgate.portal.db.trouble import translated, why_unavailable
 from wardgate.portal.domain.log_ids import Sequencer
 from wardgate.portal.domain.subjects import Subject
@@ -216,6 +217,10 @@ class Database:
             raise SettingError(f"database: it cannot be reached: {error}") from None
         if not is_ready:
             raise SettingError("database: its tables are of another version: run `wardgate portal migrate` first")
+
+    def time_queries(self, seen: Callable[[str, float], None]) -> None:
+        """Calls back with every statement and how many seconds it took."""
+        time_queries(self._engine, seen)
 
     async def close(self) -> None:
         """Lets go of all connections."""

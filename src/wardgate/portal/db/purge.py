@@ -6,11 +6,14 @@ from typing import Final
 from sqlalchemy import delete, select
 
 from wardgate.ids import AccountId
+from wardgate.portal.db import authorizations
 from wardgate.portal.db.engine import Database
-from wardgate.portal.db.tables import ApiToken, ChangeLog, ClientToken, GatewayToken, PolicyAuthorization
+from wardgate.portal.db.log_tables import ApiRequestLog, FlowLog, SessionLog
+from wardgate.portal.db.tables import ApiToken, ChangeLog, ClientToken, GatewayToken
 from wardgate.portal.domain import subjects
 
 LOG_RETENTION: Final = timedelta(days=90)
+FLOW_LOG_RETENTION: Final = timedelta(days=121)
 ROTATED_LIFETIME: Final = timedelta(hours=4)
 _BATCH: Final = 1000
 
@@ -18,17 +21,20 @@ _BATCH: Final = 1000
 async def remove_grants(db: Database, at: datetime) -> None:
     """Removes expired grants. Receivers end them by themselves, so nobody is told."""
     async with db.unscoped_write() as session:
-        # Those that somebody is deleting right now are left out: waiting for them could become a deadlock.
-        over = (
-            select(PolicyAuthorization.id).where(PolicyAuthorization.expires_at <= at).with_for_update(skip_locked=True)
-        )
-        await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.id.in_(over)))
+        await authorizations.end_expired(session, at)
 
 
-async def remove_change_logs(db: Database, at: datetime) -> None:
-    """Removes old rows of the change log."""
+async def remove_logs(db: Database, at: datetime) -> None:
+    """Removes old rows of the change, session and API request logs."""
+    for column in (ChangeLog.timestamp, SessionLog.timestamp, ApiRequestLog.inserted_at):
+        async with db.unscoped_write() as session:
+            await session.execute(delete(column.class_).where(column <= at - LOG_RETENTION))
+
+
+async def remove_flow_logs(db: Database, at: datetime) -> None:
+    """Removes old flows."""
     async with db.unscoped_write() as session:
-        await session.execute(delete(ChangeLog).where(ChangeLog.timestamp <= at - LOG_RETENTION))
+        await session.execute(delete(FlowLog).where(FlowLog.flow_start <= at - FLOW_LOG_RETENTION))
 
 
 async def remove_tokens(db: Database, at: datetime) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from wardgate.errors import Conflict, InvalidInput, NotFound, invalid
 from wardgate.ids import AccountId
+from wardgate.portal.db.grant_tables import EndedGrant
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.tables import (
     LOGS,
@@ -32,6 +33,7 @@ from wardgate.portal.db.tables import (
     Device,
     GatewayToken,
     OutboxEntry,
+    PolicyAuthorization,
     TenantRow,
 )
 from wardgate.portal.domain import log_ids
@@ -197,6 +199,8 @@ class UnitOfWork(Scope):
             return  # a second path of references led here
         before = as_json(row)
         await self._forget_token(row)
+        if isinstance(row, PolicyAuthorization):
+            self._remember_ended(row)
         await self.session.delete(row)
         await self.session.flush()
         self._changes.append(Change(row.log_name, "delete", before, None))
@@ -217,6 +221,17 @@ class UnitOfWork(Scope):
             of_token = self.select(Device).filter_by(**{column: as_json(row)["id"]})
             for device in await self.all(of_token):
                 await self.update(device, silent=True, **{column: None})
+
+    def _remember_ended(self, grant: PolicyAuthorization) -> None:
+        """Its client may be away, and has to learn of it when it comes back."""
+        ended = EndedGrant(
+            account_id=grant.account_id,
+            id=grant.id,
+            initiating_device_id=grant.initiating_device_id,
+            resource_id=grant.resource_id,
+            inserted_at=self.at,
+        )
+        self.session.add(ended)
 
     async def record(self) -> None:
         """Writes outbox and change log for what was changed so far."""

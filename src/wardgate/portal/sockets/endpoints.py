@@ -26,6 +26,7 @@ from wardgate.portal.db.tables import ClientToken, Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
 from wardgate.portal.domain.tokens import ParsedToken
 from wardgate.portal.services import plans
+from wardgate.portal.services.grants import grant_circumstances, redecide_all_of
 from wardgate.portal.services.tokens import end_rotation
 from wardgate.portal.sockets import refusal
 from wardgate.portal.sockets.connect import (
@@ -143,7 +144,10 @@ class Sockets:
                     firezone_id=params.external_id,
                     name=params.name or secrets.token_hex(_MAX_CLIENT_NAME // 2),
                 )
+            before = grant_circumstances(device)
             previous_key = await self._record(unit, device, origin, params, owner.client_token.id)
+            if before != grant_circumstances(device):
+                await redecide_all_of(unit, device, owner.client_token.id)
         return ClientChannel(
             self.hub,
             transport,

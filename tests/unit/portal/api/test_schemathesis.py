@@ -1,7 +1,7 @@
 """Whatever the document allows, and what it does not, is answered as the document says.
 
-Requests are made up from `/openapi.json`; some of their ids lead to real things. The seed is fixed; to search longer, or
-elsewhere: `WARDGATE_EXAMPLES=200 WARDGATE_SEED=8 pytest tests/unit/portal/api/test_schemathesis.py`.
+Requests are made up from `/openapi.json`; some of their ids lead to real things. The seed is fixed; to search longer,
+or elsewhere: `WARDGATE_EXAMPLES=200 WARDGATE_SEED=8 pytest tests/unit/portal/api/test_schemathesis.py`.
 """
 
 import asyncio

@@ -85,7 +85,7 @@ def provider(lab: Lab, **columns: Any) -> AuthProvider:
 
 
 async def newest(session: Any) -> str:
-    found = await session.execute(text("SELECT log_id FROM change_logs WHERE object LIKE '%auth_providers'"))
+    found = await session.execute(text("SELECT log_id FROM change_logs WHERE object = 'okta_auth_providers'"))
     return str(found.scalar_one())
 
 

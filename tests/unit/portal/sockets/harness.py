@@ -53,6 +53,7 @@ class Peer:
         self.version = version
         self.seen: list[Frame] = []
         self.unread: list[Frame] = []
+        self.bytes_of_events = 0
         self._socket = socket
         self._ref = 0
         self._arrived = asyncio.Event()
@@ -63,6 +64,7 @@ class Peer:
         try:
             async for text in self._socket:
                 frame = portal.decode_frame(text, complete=True)
+                self.bytes_of_events += len(text) if frame.topic == self.topic else 0
                 self.seen.append(frame)
                 self.unread.append(frame)
                 self._arrived.set()
