@@ -1,6 +1,7 @@
 """Many pieces of work in one transaction: done when durable, and failing alone."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from sqlalchemy import event, select
@@ -36,9 +37,7 @@ async def test_pieces_that_come_together_share_a_transaction_and_all_are_there(d
         commits += 1
 
     event.listen(db._engine.sync_engine, "commit", count)
-    done = await asyncio.gather(
-        *(writes.run(lab.subject, lambda unit, n=n: add_group(unit, f"group {n}")) for n in range(10))
-    )
+    done = await asyncio.gather(*(writes.run(lab.subject, partial(add_group, name=f"group {n}")) for n in range(10)))
 
     assert done == [f"group {n}" for n in range(10)]
     assert await names(db, lab) == set(done)
@@ -55,7 +54,7 @@ async def test_a_piece_that_fails_fails_alone(db: Database) -> None:
         return name
 
     results = await asyncio.gather(
-        *(writes.run(lab.subject, lambda unit, n=n: work(unit, n)) for n in range(6)), return_exceptions=True
+        *(writes.run(lab.subject, partial(work, number=n)) for n in range(6)), return_exceptions=True
     )
 
     assert isinstance(results[3], Broken)
@@ -76,7 +75,7 @@ async def test_what_cannot_be_written_at_the_end_is_never_said_to_be_done(db: Da
         return number
 
     results = await asyncio.gather(
-        *(writes.run(lab.subject, lambda unit, n=n: work(unit, n), needs={Actor: lab.actor.id}) for n in range(4)),
+        *(writes.run(lab.subject, partial(work, number=n), needs={Actor: lab.actor.id}) for n in range(4)),
         return_exceptions=True,
     )
 
@@ -91,7 +90,7 @@ async def test_each_piece_is_its_own_commit_to_whoever_reads_the_outbox(db: Data
     woken: list[None] = []
     db.commit_listeners.append(lambda: woken.append(None))
 
-    await asyncio.gather(*(writes.run(lab.subject, lambda unit, n=n: add_group(unit, f"group {n}")) for n in range(4)))
+    await asyncio.gather(*(writes.run(lab.subject, partial(add_group, name=f"group {n}")) for n in range(4)))
 
     async with db.unscoped() as session:
         rows = (await session.scalars(select(OutboxEntry).where(OutboxEntry.object == "groups"))).all()
@@ -137,6 +136,6 @@ async def test_any_number_is_done_in_the_order_in_which_it_came(db: Database, co
     async def work(unit: UnitOfWork, number: int) -> None:
         unit.after_commit(lambda: order.append(number))
 
-    await asyncio.gather(*(writes.run(lab.subject, lambda unit, n=n: work(unit, n)) for n in range(count)))
+    await asyncio.gather(*(writes.run(lab.subject, partial(work, number=n)) for n in range(count)))
 
     assert order == list(range(count))
