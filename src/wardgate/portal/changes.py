@@ -106,7 +106,7 @@ class Dispatcher:
         self._hub.metrics.failures.labels("outbox_missed").inc()
         self._hub.lists.forget_all()
         log.error("this portal was cut off from the database for too long; its channels start afresh")
-        for channel in [*self._hub.presence.all_clients(), *self._hub.presence.all_gateways()]:
+        for channel in self._hub.presence.all_channels():
             channel.close()
 
     async def _dispatch_surely(self, entries: Sequence[OutboxEntry]) -> None:
