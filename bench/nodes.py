@@ -29,6 +29,7 @@ from tests.unit.portal.nodes.processes import KILL, TERMINATE, Agent, Installati
 from bench import bars
 from bench.bars import Bar
 from wardgate.ids import GatewayId
+from wardgate.lab.demo.workplace import Ended, end_on_signals
 from wardgate.wire import portal
 
 ASKS = 100
@@ -58,10 +59,12 @@ async def measure(server: Server, nats: NatsServer, directory: Path, rounds: int
     site = await installation(server.url(TEMPLATE), nats, directory)
     try:
         one, two = await site.node(), await site.node()
-        client, near, far = site.client(one), site.gateway(one, name="near"), site.gateway(two, name="far")
+        client, near = site.client(one), site.gateway(one, name="near")
         await site.granted(client, near)
         await _grants(site, client, near, found, "grant, both at one portal")
         await near.close()
+        far = site.gateway(two, name="far")
+        client.granted.clear()
         await site.granted(client, far)
         await _grants(site, client, far, found, "grant, at two portals")
         await _candidates(site, client, far, found["candidate, at two portals"])
@@ -172,8 +175,8 @@ async def _killed(site: Installation, client: Agent, found: Samples) -> None:
 
 async def _rolling(site: Installation, rounds: int, found: Samples) -> None:
     """Each portal in turn is asked to end and started again, below fifty agents."""
-    for agent in site.agents:
-        await agent.close()
+    for one_agent in site.agents:
+        await one_agent.close()
     one, two = site.nodes
     agents = [site.gateway(one, two, name=f"rolling{number}") for number in range(AGENTS // 10)]
     agents += [site.client(one, two, name=f"rolling-client{number}") for number in range(AGENTS - len(agents))]
@@ -222,7 +225,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="how often each thing is broken (5)")
     options = parser.parse_args()
-    found = run(lambda server, nats, directory: measure(server, nats, directory, options.rounds))
+    end_on_signals()
+    try:
+        found = run(lambda server, nats, directory: measure(server, nats, directory, options.rounds))
+    except Ended as ended:
+        print(f"bench: ended by {ended}; everything is cleaned up")
+        return 128 + ended.number
     made = [Bar(name, statistics.median(times), "s", LIMITS_S[name], True) for name, times in found.items()]
     samples: dict[str, Any] = {name: [round(one, 4) for one in times] for name, times in found.items()}
     bars.table(
