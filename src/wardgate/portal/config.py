@@ -215,6 +215,11 @@ def read_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise SettingError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
+def names_in_file(path: Path | None) -> list[str]:
+    """Which settings a file gives."""
+    return sorted(_read_file(path))
+
+
 def _read_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
