@@ -8,7 +8,7 @@ websocket clients in the program's own process that come back after 50 to 150 ms
 chooses a portal by chance, as behind a load balancer. Times are of the program's clock, from just after the commit,
 the signal or the frame until the frame that shows the effect has arrived. Requests are asked one after the other,
 each acknowledged by its gateway at once. "Killed" is SIGKILL. What a command commits wakes no portal: they look each
-second. "Through a portal" is counted from its answer. A row is the median (p99: the worst of a hundred) of all
+second. "Through a portal" is counted from its answer. A row is the median (p99: the second worst of a hundred) of all
 rounds.
 """
 
