@@ -100,6 +100,16 @@ def invalid(field: str, message: str, code: str = "invalid", accepted: str | Non
     return InvalidInput({field: [message]}, [FieldProblem(field, message, code, accepted)])
 
 
+class DatabaseUnavailable(DomainError):
+    """The database is away, full, read-only or too busy: a later try may do."""
+
+    code = "unavailable"
+
+
+class InvalidBackup(WardgateError):
+    """A file is not a backup, or is damaged, cut off or from a newer version; nothing was changed."""
+
+
 class SettingError(WardgateError):
     """A setting is missing or wrong; programs end with exit status 2 and this text."""
 

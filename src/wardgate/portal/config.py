@@ -16,6 +16,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from wardgate.errors import SettingError
+from wardgate.portal.db.connecting import DEFAULT_POOL, DEFAULT_TIMEOUT_S
 from wardgate.portal.domain.components import parse_latest
 
 _DEFAULT_DATABASE = "sqlite:///wardgate.db"
@@ -33,6 +34,10 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:8080", validation_alias=_env("listen"))
     database: str = Field(_DEFAULT_DATABASE, validation_alias=_env("database", "DATABASE_URL"))
     secret_key: SecretStr | None = Field(None, validation_alias=_env("secret_key"))
+    database_pool: int = Field(DEFAULT_POOL, ge=2, le=500, validation_alias=_env("database_pool"))
+    database_timeout: float = Field(
+        DEFAULT_TIMEOUT_S, ge=0.1, le=3600, allow_inf_nan=False, validation_alias=_env("database_timeout")
+    )
     external_url: str | None = Field(None, validation_alias=_env("external_url", "API_EXTERNAL_URL"))
     rest_api_url: str | None = Field(None, validation_alias=_env("rest_api_url", "REST_API_URL"))
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -54,6 +59,7 @@ class Settings(BaseSettings):
     country_blocklist: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), validation_alias=_env("country_blocklist", "COUNTRY_CODE_BLOCKLIST")
     )
+    otel_endpoint: str | None = Field(None, validation_alias=_env("otel_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"))
     flow_log_api_url: str | None = Field(None, validation_alias=_env("flow_log_api_url", "FLOW_LOG_API_URL"))
     flow_log_upload_interval_secs: int = Field(
         0, ge=0, validation_alias=_env("flow_log_upload_interval_secs", "FLOW_LOG_UPLOAD_INTERVAL_SECS")
@@ -61,6 +67,7 @@ class Settings(BaseSettings):
     flow_log_upload_batch_size: int = Field(
         1000, ge=0, le=10000, validation_alias=_env("flow_log_upload_batch_size", "FLOW_LOG_UPLOAD_BATCH_SIZE")
     )
+    component_versions: Annotated[dict[str, str], NoDecode] = Field({}, validation_alias=_env("component_versions"))
     ingestion_refill_rate: float = Field(
         1.0, gt=0, validation_alias=_env("ingestion_refill_rate", "INGESTION_RATE_LIMIT_REFILL_RATE")
     )
@@ -77,8 +84,12 @@ class Settings(BaseSettings):
         None, validation_alias=_env("aws_secret_access_key", "AWS_SECRET_ACCESS_KEY")
     )
     aws_session_token: SecretStr | None = Field(None, validation_alias=_env("aws_session_token", "AWS_SESSION_TOKEN"))
-    component_versions: Annotated[dict[str, str], NoDecode] = Field({}, validation_alias=_env("component_versions"))
     send_queue: int = Field(2048, ge=16, validation_alias=_env("send_queue"))
+    nats_url: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), validation_alias=_env("nats_url", "NATS_URL"))
+    nats_ca: Path | None = Field(None, validation_alias=_env("nats_ca"))
+    nats_subject: str = Field("wardgate", validation_alias=_env("nats_subject"))
+    drain_s: float | None = Field(None, ge=0, le=40, validation_alias=_env("drain_s"))
+    draining_file: Path | None = Field(None, validation_alias=_env("draining_file", "DRAINING_FILE_PATH"))
     log_level: str = Field("info", validation_alias=_env("log_level", "LOG_LEVEL"))
     log_dir: Path | None = Field(None, validation_alias=_env("log_dir"))
 
@@ -111,13 +122,31 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port, such as 127.0.0.1:8080")
         return value
 
-    @field_validator("external_url", "rest_api_url", "flow_log_api_url")
+    @field_validator("external_url", "rest_api_url", "flow_log_api_url", "otel_endpoint")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None:
             parts = urlsplit(value)  # may itself raise ValueError
             if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
                 raise ValueError("must be an address such as https://portal.example")
+        return value
+
+    @field_validator("nats_url", mode="before")
+    @classmethod
+    def _are_servers(cls, value: Any) -> Any:
+        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+        for part in parts:
+            text = part.get_secret_value() if isinstance(part, SecretStr) else str(part)
+            url = urlsplit(text)
+            if text and (url.scheme not in ("nats", "tls") or not url.hostname):
+                raise ValueError("must be addresses such as nats://user:password@nats.example:4222, with commas")
+        return tuple(part for part in parts if part)
+
+    @field_validator("nats_subject")
+    @classmethod
+    def _is_subject(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value):
+            raise ValueError("must be 1 to 64 letters, digits, dashes and underscores")
         return value
 
     @field_validator("log_level")
@@ -141,6 +170,23 @@ class Settings(BaseSettings):
     def secret_key_text(self) -> str | None:
         """The key that seals secrets in the database, as base64."""
         return self.secret_key.get_secret_value() if self.secret_key else None
+
+    @property
+    def nats_urls(self) -> list[str]:
+        """The servers of the bus between portals, with their passwords; none where this is the only portal."""
+        return [url.get_secret_value() for url in self.nats_url]
+
+    @property
+    def drain_seconds(self) -> float:
+        """Over how long sockets are closed at the end; at once where there is no other portal to go to."""
+        if self.drain_s is not None:
+            return self.drain_s
+        return 5.0 if self.nats_url else 0.0
+
+    @property
+    def is_draining_by_file(self) -> bool:
+        """Whether somebody put the file there that takes this portal out of the load balancer."""
+        return self.draining_file is not None and self.draining_file.exists()
 
     @property
     def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -17,11 +17,11 @@ def standard_jobs() -> list[Job]:
         # Half a minute past the others: the removal of a client token reaches the same rows by its cascade.
         Job("expired-grants", Every(minutes=1, offset_s=30), remove_expired_grants),
         Job("expired-tokens", Every(minutes=5), remove_expired_tokens),
+        Job("account-deletions", Every(minutes=1, offset_s=45), delete_due_accounts),
+        Job("account-limits", Every(minutes=30), count_limits),
         Job("old-logs", Every(minutes=5, offset_s=60), remove_old_logs),
         Job("old-flow-logs", Daily(3, 30), remove_old_flow_logs),
         Job("log-deliveries", Every(minutes=1), deliver_logs),
-        Job("account-deletions", Every(minutes=1, offset_s=45), delete_due_accounts),
-        Job("account-limits", Every(minutes=30), count_limits),
         Job("old-outbox-entries", Every(minutes=1, offset_s=15), remove_old_outbox_entries),
     ]
 

@@ -11,6 +11,7 @@ import typer
 from wardgate.errors import NotFound
 from wardgate.ids import AccountId
 from wardgate.portal.commands import accounts as accounts_commands
+from wardgate.portal.commands import database as database_commands
 from wardgate.portal.commands import keys as keys_commands
 from wardgate.portal.commands import logs as logs_commands
 from wardgate.portal.commands.base import (
@@ -37,6 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # else `[env: …]` in a help text is taken for markup
 )
+for command in (database_commands.migrate, database_commands.backup, database_commands.restore, database_commands.move):
+    app.command()(command)
 app.add_typer(accounts_commands.app, name="accounts")
 app.add_typer(logs_commands.app, name="log-sinks")
 app.command("logs")(logs_commands.logs)
@@ -53,6 +56,16 @@ def serve(
     external_url: Annotated[
         str | None, typer.Option("--external-url", help="How devices reach this portal [env: WARDGATE_EXTERNAL_URL]")
     ] = None,
+    nats_url: Annotated[
+        str | None,
+        typer.Option(
+            "--nats-url", help="NATS servers, with commas, where there are several portals [env: WARDGATE_NATS_URL]"
+        ),
+    ] = None,
+    drain_s: Annotated[
+        float | None,
+        typer.Option("--drain-s", help="Over how many seconds sockets are closed at the end [env: WARDGATE_DRAIN_S]"),
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option("--log-level", help="debug, info, warning or error [env: WARDGATE_LOG_LEVEL]")
     ] = None,
@@ -63,21 +76,13 @@ def serve(
 ) -> None:
     """Serve devices and the REST API until stopped."""
     flags: dict[str, Any] = {"listen": listen, "database": database, "external_url": external_url}
-    flags |= {"log_level": log_level, "log_dir": log_dir}
+    flags |= {"log_level": log_level, "log_dir": log_dir, "nats_url": nats_url, "drain_s": drain_s}
     from wardgate.portal.server import run
 
     with reported():
         settings = read_settings(config, **flags)
         configure_logging(settings.log_level, settings.log_dir)
         run(settings)
-
-
-@app.command()
-def migrate(database: DatabaseOption = None) -> None:
-    """Bring the database to this version."""
-    with reported():
-        run_on(database, _nothing, may_create=True)
-    print("wardgate portal: the database is up to date")
 
 
 @app.command()
@@ -183,10 +188,6 @@ def _show(made: dict[str, str], secret: str, text: str, as_json: bool) -> None:
         return
     print(f"wardgate portal: {text}", file=sys.stderr)
     print(made[secret])
-
-
-async def _nothing(db: Database) -> None:
-    return None
 
 
 async def _setup(db: Database, slug: str, email: str, name: str | None) -> dict[str, str]:

@@ -43,12 +43,14 @@ def mount(
 
     Args:
         rest_url: Where the REST API is: requests under other host names are sent there.
+        ingestion_limits: How often devices may send flow logs.
     """
     app.state.api = context
     app.state.ingestion = ingestion_limits or Ingestion(context.clock)
+    app.state.rest_routes = [route for router in ROUTERS for route in router.routes]
     for router in ROUTERS:
         app.include_router(router)
-    app.include_router(ingestion.router)  # devices', so it stays under every host name
+    app.include_router(ingestion.router)  # devices' door, with bounds of its own
     app.openapi = lambda: document.of(app, rest_url)  # type: ignore[method-assign]
     app.add_api_route("/openapi", lambda: RedirectResponse("/openapi.json", 308), include_in_schema=False)
     app.add_api_route("/swaggerui", lambda: HTMLResponse(document.page(app.openapi())), include_in_schema=False)

@@ -21,6 +21,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "no_such_route": (404, "There is no such path."),
     "method_not_allowed": (405, "The path does not have this method; `Allow` lists those it has."),
     "not_acceptable": (406, "The `Accept` header leaves JSON out."),
+    "request_timeout": (408, "The body did not arrive in time."),
     "conflict": (409, "The change contradicts what is there."),
     "token_exists": (409, "The gateway has an active token already; it can be rotated."),
     "last_admin": (409, "The account would be left without an enabled admin."),

@@ -12,16 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match
 
-from wardgate.errors import DomainError, FieldProblem, InvalidInput
+from wardgate.errors import DatabaseUnavailable, DomainError, FieldProblem, InvalidInput
 from wardgate.portal.api.codes import CODES
 from wardgate.portal.domain.checks import BLANK
 
+log = structlog.get_logger("wardgate.portal")
+DATABASE_RETRY_S: Final = 5
 MEDIA_TYPE: Final = "application/problem+json"
 _CODE_OF_STATUS: Final = {
     400: "malformed_request",
@@ -29,6 +32,7 @@ _CODE_OF_STATUS: Final = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     409: "conflict",
     412: "precondition_failed",
     413: "body_too_large",
@@ -121,6 +125,9 @@ async def _domain_error(request: Request, error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, TooManyRequests):
         headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    elif isinstance(error, DatabaseUnavailable):
+        log.warning("a request found the database unavailable", path=request.url.path, why=str(error))
+        headers = {"Retry-After": str(DATABASE_RETRY_S)}
     elif isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer"}
     if isinstance(error, InvalidInput):
@@ -166,7 +173,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 404:
         return problem("no_such_route", "There is no such path.")
     if error.status_code == 405:
-        allowed = ", ".join(_methods(request.app.routes, request.scope))
+        allowed = ", ".join(_methods([*request.app.state.rest_routes, *request.app.routes], request.scope))
         return problem("method_not_allowed", f"The path has {allowed}.", headers={"Allow": allowed})
     kind = error.code if isinstance(error, BadRequest) else error.status_code
     return problem(kind, str(error.detail), headers=error.headers)

@@ -18,9 +18,12 @@ from wardgate.portal.presence import Presence
 from wardgate.portal.sinks.client import Client
 from wardgate.portal.sinks.delivery import Delivery
 from wardgate.portal.sinks.destinations import operator_of
+from wardgate.portal.tracing import Tracing
 from wardgate.wire.portal import FlowLogsConfig
 
 if TYPE_CHECKING:
+    from wardgate.portal.cluster.bus import Bus
+    from wardgate.portal.cluster.cluster import Cluster
     from wardgate.portal.scheduler import Job
 
 MAX_REFRESHES = 8
@@ -42,6 +45,9 @@ class Hub:
         outbox: How far the changes of the database were told to the channels.
         node_id: This portal among those of its database; another one after each start.
         random: Gives a number from 0 to 1, for jitter.
+        is_draining: Whether this portal is about to end and takes no new connections.
+        bus: What connects this portal with others, before it starts; `None` leaves it to the settings.
+        cluster: The other portals; `None` where this is the only one.
         jobs: What is run regularly; `None` stands for the standard jobs.
         shuffled: Mixes candidates that are equally good; a test may keep them in order.
     """
@@ -49,8 +55,9 @@ class Hub:
     settings: Settings
     db: Database
     clock: Clock
-    presence: Presence = field(default_factory=Presence)
+    presence: Presence = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing | None = None
     node_id: str = field(default_factory=new_node_id)
     random: Callable[[], float] = random.random
     jobs: "Sequence[Job] | None" = None
@@ -58,8 +65,13 @@ class Hub:
     delivery: Delivery = field(init=False)
     refreshes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REFRESHES))
 
+    is_draining: bool = False
+    bus: "Bus | None" = None
+    cluster: "Cluster | None" = None
+
     def __post_init__(self) -> None:
         self.outbox = Reader(self.db)
+        self.presence = Presence(self.clock.utc_now)
         operator = operator_of(self.settings)
         self.delivery = Delivery(
             self.db,
@@ -68,6 +80,11 @@ class Hub:
             client=lambda: Client(operator.allows_private),
             count=lambda what: self.metrics.sinks.labels(what).inc(),
         )
+
+    @staticmethod
+    def spread(device_id: str) -> float:
+        """From 0.5 to 1 and always the same for a device: those that came together do not all work together."""
+        return 0.5 + int(device_id[:4], 16) / 0x20000
 
     @property
     def flow_logs(self) -> FlowLogsConfig:

@@ -163,3 +163,12 @@ async def groups_of_resources(scope: Scope, resource_ids: Iterable[str]) -> set[
         .distinct()
     )
     return {GroupId(one) for one in (await scope.session.scalars(query)).all() if one is not None}
+
+
+async def pools_of_devices(scope: Scope, device_ids: Iterable[str]) -> set[str]:
+    """The static pools that hold any of these devices."""
+    wanted = sorted(device_ids)
+    if not wanted:
+        return set()
+    members = scope.select(StaticDevicePoolMember).where(StaticDevicePoolMember.device_id.in_(wanted))
+    return {one.resource_id for one in await scope.all(members)}

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from wardgate.errors import Conflict
+from wardgate.errors import Conflict, InvalidInput
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sealing import seal
 from wardgate.portal.db.tables import Device, GatewayToken, new_id
@@ -19,6 +19,7 @@ from wardgate.portal.domain.tunnel_ips import ipv4_candidates, ipv6_candidates
 
 HARDWARE_IDS: Final = ("device_serial", "device_uuid", "identifier_for_vendor", "firebase_installation_id")
 _PROBE: Final = 64
+_MAX_COLLISIONS: Final = 10
 _MAX_PROBES: Final = 2**21 // _PROBE
 
 
@@ -62,24 +63,45 @@ async def find_gateway(unit: UnitOfWork, site_id: str, firezone_id: str) -> Devi
     return (await unit.session.scalars(query)).one_or_none()
 
 
-async def create_device(unit: UnitOfWork, **columns: Any) -> Device:
-    """A new device with tunnel addresses of its own.
+async def create_device(unit: UnitOfWork, *, start: int | None = None, **columns: Any) -> Device:
+    """A new device with tunnel addresses of its own; or the one that another portal made of it in the same moment.
+
+    Args:
+        start: Which address to try first, instead of a random one.
 
     Raises:
         Conflict: The account's address pool is used up.
     """
-    start = secrets.randbelow(2**21)
-    device_id = new_id()
-    device = Device(
-        account_id=unit.account_id,
-        id=device_id,
-        ipv4=await _free(unit, Device.ipv4, ipv4_candidates(start)),
-        ipv6=await _free(unit, Device.ipv6, ipv6_candidates(start)),
-        psk_base=seal(unit.keyring, secrets.token_bytes(32), Device, "psk_base", device_id),
-        **columns,
-    )
-    await unit.insert(device)
-    return device
+    start = secrets.randbelow(2**21) if start is None else start
+    for _ in range(_MAX_COLLISIONS):
+        device_id = new_id()
+        device = Device(
+            account_id=unit.account_id,
+            id=device_id,
+            ipv4=await _free(unit, Device.ipv4, ipv4_candidates(start)),
+            ipv6=await _free(unit, Device.ipv6, ipv6_candidates(start)),
+            psk_base=seal(unit.keyring, secrets.token_bytes(32), Device, "psk_base", device_id),
+            **columns,
+        )
+        try:
+            await unit.insert(device, unique="address")
+        except InvalidInput:
+            # Another portal took the address, or made the device.
+            made = await _same(unit, device)
+            if made is not None:
+                return made
+            start = secrets.randbelow(2**21)
+        else:
+            return device
+    raise Conflict("no tunnel address could be had: too many devices are made at once")
+
+
+async def _same(unit: UnitOfWork, device: Device) -> Device | None:
+    if device.firezone_id is None:
+        return None
+    if device.actor_id is not None:
+        return await find_client(unit, device.actor_id, device.firezone_id)
+    return await find_gateway(unit, device.site_id or "", device.firezone_id)
 
 
 async def _free(unit: UnitOfWork, column: InstrumentedAttribute[str], candidates: Iterator[str]) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from wardgate.portal.db.identity_tables import IdempotencyKey
 from wardgate.portal.db.scope import Scope, UnitOfWork
+from wardgate.portal.db.sealing import seal, unseal
 from wardgate.portal.db.tables import new_id
 
 LIFETIME: Final = timedelta(hours=24)
@@ -41,7 +42,7 @@ async def find(scope: Scope, key: str, at: datetime) -> Known | None:
         return None
     answer = None
     if row.status is not None and row.answer is not None:
-        answer = KeptAnswer(row.status, row.headers, scope.keyring.open(row.answer, _place(row.id)))
+        answer = KeptAnswer(row.status, row.headers, unseal(scope.keyring, row, "answer"))
     return Known(row.request_hash, answer)
 
 
@@ -73,7 +74,7 @@ async def keep(unit: UnitOfWork, row_id: str, answer: KeptAnswer) -> None:
     row = await unit.find(IdempotencyKey, row_id)
     if row is not None:
         row.status, row.headers = answer.status, answer.headers
-        row.answer = unit.keyring.seal(answer.body, _place(row_id))
+        row.answer = seal(unit.keyring, answer.body, IdempotencyKey, "answer", row_id)
         await unit.session.flush()
 
 
@@ -87,7 +88,3 @@ async def _make_room(unit: UnitOfWork) -> None:
     )
     ids = list(await unit.session.scalars(oldest))
     await unit.session.execute(delete(table).where(table.account_id == unit.account_id, table.id.in_(ids)))
-
-
-def _place(row_id: str) -> str:
-    return f"{IdempotencyKey.__tablename__}.answer:{row_id}"

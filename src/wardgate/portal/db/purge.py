@@ -7,9 +7,10 @@ from sqlalchemy import delete, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from wardgate.ids import AccountId
+from wardgate.portal.db import authorizations
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.log_tables import ApiRequestLog, FlowLog, SessionLog
-from wardgate.portal.db.tables import ApiToken, ChangeLog, ClientToken, GatewayToken, PolicyAuthorization
+from wardgate.portal.db.tables import ApiToken, ChangeLog, ClientToken, GatewayToken
 from wardgate.portal.domain import subjects
 
 LOG_RETENTION: Final = timedelta(days=90)
@@ -22,7 +23,7 @@ _LOG_BATCH: Final = 5000
 async def remove_grants(db: Database, at: datetime) -> None:
     """Removes expired grants. Receivers end them by themselves, so nobody is told."""
     async with db.unscoped_write() as session:
-        await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.expires_at <= at))
+        await authorizations.end_expired(session, at)
 
 
 async def remove_logs(db: Database, at: datetime) -> None:
@@ -56,8 +57,8 @@ async def remove_tokens(db: Database, at: datetime) -> None:
         rotated = await session.scalars(
             select(GatewayToken).where(GatewayToken.rotated_at <= at - ROTATED_LIFETIME).limit(_BATCH)
         )
-        over: list[ClientToken | ApiToken | GatewayToken] = [*client_tokens, *api_tokens, *rotated]
-    for token in over:
+        tokens: list[ClientToken | ApiToken | GatewayToken] = [*client_tokens, *api_tokens, *rotated]
+    for token in tokens:
         async with db.writing(subjects.system(AccountId(token.account_id))) as unit:
             row = await unit.find(type(token), token.id)
             if row is not None:

@@ -5,7 +5,8 @@ transaction and follows the cascading references itself, so that a grant which g
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -17,8 +18,9 @@ from sqlalchemy import inspect as inspect_row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from wardgate.errors import NotFound, invalid
+from wardgate.errors import Conflict, InvalidInput, NotFound, invalid
 from wardgate.ids import AccountId
+from wardgate.portal.db.grant_tables import EndedGrant
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.tables import (
     LOGS,
@@ -31,6 +33,7 @@ from wardgate.portal.db.tables import (
     Device,
     GatewayToken,
     OutboxEntry,
+    PolicyAuthorization,
     TenantRow,
 )
 from wardgate.portal.domain import log_ids
@@ -41,6 +44,7 @@ from wardgate.portal.domain.subjects import Subject
 _R = TypeVar("_R", bound=TenantRow)
 REDACTION: Final = "[redacted]"
 TAKEN: Final = "has already been taken"
+_SQLSTATES: Final = {"unique": "23505", "foreign key": "23503"}
 
 
 class Scope:
@@ -147,10 +151,16 @@ class UnitOfWork(Scope):
             silent: Whether nobody is told, as with grants, which their maker delivers itself.
 
         Raises:
-            InvalidInput: It collides.
+            InvalidInput: It collides; the unit goes on without it.
+            Conflict: What it refers to was deleted meanwhile.
         """
-        self.session.add(row)
-        await self._flush(unique)
+        if unique is None:
+            self.session.add(row)
+            await self._flush()
+        else:
+            await self._flush()
+            async with self._reporting(unique), self.session.begin_nested():
+                self.session.add(row)
         if not silent:
             self._changes.append(Change(row.log_name, "insert", None, as_json(row)))
 
@@ -158,16 +168,19 @@ class UnitOfWork(Scope):
         """Sets columns of a row that this unit has read; whether anything is different now.
 
         Raises:
-            InvalidInput: The row collides with another one.
+            InvalidInput: The row collides with another one, and is as it was.
+            Conflict: What it refers to was deleted meanwhile.
         """
         assert row in self.session, "a row of another session would be changed in memory alone"
         before = as_json(row)
         changed = {name: value for name, value in values.items() if getattr(row, name) != value}
         if not changed:
             return False
-        for name, value in changed.items():
-            setattr(row, name, value)
-        await self._flush(unique)
+        if unique is None:
+            _set(row, changed)
+            await self._flush()
+        else:
+            await self._update_unique(row, changed, unique)
         if not silent:
             self._changes.append(Change(row.log_name, "update", before, as_json(row)))
         return True
@@ -186,6 +199,8 @@ class UnitOfWork(Scope):
             return  # a second path of references led here
         before = as_json(row)
         await self._forget_token(row)
+        if isinstance(row, PolicyAuthorization):
+            self._remember_ended(row)
         await self.session.delete(row)
         await self.session.flush()
         self._changes.append(Change(row.log_name, "delete", before, None))
@@ -206,6 +221,17 @@ class UnitOfWork(Scope):
             of_token = self.select(Device).filter_by(**{column: as_json(row)["id"]})
             for device in await self.all(of_token):
                 await self.update(device, silent=True, **{column: None})
+
+    def _remember_ended(self, grant: PolicyAuthorization) -> None:
+        """Its client may be away, and has to learn of it when it comes back."""
+        ended = EndedGrant(
+            account_id=grant.account_id,
+            id=grant.id,
+            initiating_device_id=grant.initiating_device_id,
+            resource_id=grant.resource_id,
+            inserted_at=self.at,
+        )
+        self.session.add(ended)
 
     async def record(self) -> None:
         """Writes outbox and change log for what was changed so far."""
@@ -256,13 +282,44 @@ class UnitOfWork(Scope):
         last = await self.session.scalar(query)
         return max(log_ids.microseconds(self.at), log_ids.seed_of(last) + 1 if last else 0)
 
-    async def _flush(self, unique: str | None) -> None:
+    async def _update_unique(self, row: Base, changed: dict[str, Any], unique: str) -> None:
+        await self._flush()
         try:
+            async with self._reporting(unique), self.session.begin_nested():
+                _set(row, changed)
+        except (InvalidInput, Conflict):
+            await self.session.refresh(row)
+            raise
+
+    async def _flush(self) -> None:
+        async with self._reporting(None):
             await self.session.flush()
+
+    @asynccontextmanager
+    async def _reporting(self, unique: str | None) -> AsyncIterator[None]:
+        """Says what a refusal by a constraint is about.
+
+        With a field that may collide, the statement needs a savepoint around it: PostgreSQL goes on with no transaction
+        in which one failed.
+        """
+        try:
+            yield
         except IntegrityError as error:
-            if unique is None:
-                raise
-            raise invalid(unique, TAKEN, "taken", "a value that no other one has") from error
+            if unique is not None and _is_violated(error, "unique"):
+                raise invalid(unique, TAKEN, "taken", "a value that no other one has") from error
+            if _is_violated(error, "foreign key"):
+                raise Conflict("something that this refers to was deleted meanwhile") from error
+            raise
+
+
+def _is_violated(error: IntegrityError, kind: str) -> bool:
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    return sqlstate == _SQLSTATES[kind] if sqlstate else f"{kind} constraint" in str(error.orig).lower()
+
+
+def _set(row: Base, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(row, name, value)
 
 
 def as_json(row: Base) -> dict[str, Any]:

@@ -5,14 +5,16 @@ is refused, and an unknown region fails `is_in` and `is_not_in` alike, because n
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from wardgate.errors import InvalidInput, invalid
+from wardgate.portal.domain import hours
 from wardgate.portal.domain.checks import is_uuid
 from wardgate.portal.domain.regions import REGIONS
 
@@ -157,16 +159,27 @@ def _end_of_matching_range(values: Sequence[str], at: datetime) -> datetime | No
 
 
 def _end_in_zone(ranges: list[tuple[int, int]], local: datetime) -> datetime | None:
-    now_s = local.hour * 3600 + local.minute * 60 + local.second
+    assert isinstance(local.tzinfo, ZoneInfo)
+    now_s = local.hour * 3600 + local.minute * 60 + local.second + local.microsecond / 1_000_000
+    at = local.astimezone(UTC)
     for start, end in ranges:
         if start <= now_s <= end:
-            midnight = datetime.combine(local.date(), time(), local.tzinfo)
-            if end >= _DAY_S:
-                wall = datetime.combine(local.date() + timedelta(days=1), time(), local.tzinfo)
-            else:
-                wall = midnight.replace(hour=end // 3600, minute=end // 60 % 60, second=end % 60)
-            return max(wall.astimezone(UTC), local.astimezone(UTC))
+            ends = hours.instants(local.date(), end, local.tzinfo)
+            return min((one for one in ends if one >= at), default=at)
     return None
+
+
+def next_change(conditions: Iterable[Condition], at: datetime) -> datetime | None:
+    """When time ranges among the conditions next begin to hold or cease to; a bit early is possible, late is not."""
+    times = [one.values for one in conditions if one.property == "current_utc_datetime"]
+    found = (hours.next_of(_edges(values, at.astimezone(UTC).date()), at) for values in times)
+    return min((one for one in found if one is not None), default=None)
+
+
+@lru_cache(maxsize=4096)
+def _edges(values: tuple[str, ...], day: date) -> tuple[datetime, ...]:
+    days = (_parse_day(value) for value in values)
+    return hours.edges((hours.DayHours(_DAYS.index(one.day), one.ranges, one.zone) for one in days), day)
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

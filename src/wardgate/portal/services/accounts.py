@@ -14,6 +14,7 @@ from wardgate.portal.db.sealing import seal
 from wardgate.portal.db.tables import Account, ClientToken, Group, PolicyAuthorization, Resource, Site, new_id
 from wardgate.portal.domain import checks, subjects
 from wardgate.portal.services.actors import create_actor
+from wardgate.portal.services.providers import create_provider
 
 FEATURES: Final = ("policy_conditions", "idp_sync", "internet_resource", "iceless", "log_sinks", "device_posture")
 DNS_TYPES: Final = ("system", "secure", "custom")
@@ -28,7 +29,7 @@ _RESERVED: Final = (ip_network("100.64.0.0/10"), ip_network("fd00:2021:1111::/48
 
 
 async def create_account(db: Database, fields: Mapping[str, Any], admin: Mapping[str, Any] | None = None) -> Account:
-    """Makes an account with its Everyone group, Internet site and Internet resource; all features are on.
+    """Makes an account with its Everyone group, Internet site and resource, and e-mail codes; all features are on.
 
     Args:
         admin: The first admin's fields; a mistake in them leaves no account behind.
@@ -57,6 +58,7 @@ async def create_account(db: Database, fields: Mapping[str, Any], admin: Mapping
         site = Site(account_id=account.id, id=new_id(), name="Internet", managed_by="system")
         await unit.insert(site)
         await unit.insert(Resource(account_id=account.id, name="Internet", type="internet", site_id=site.id))
+        await create_provider(unit, "email_otp", {})
         if admin is not None:
             await create_actor(unit, admin)
     return account

@@ -5,10 +5,12 @@ from typing import Any
 
 from wardgate.errors import Forbidden, invalid
 from wardgate.portal.db.access import EVERYONE
+from wardgate.portal.db.authorizations import grants_where
 from wardgate.portal.db.scope import UnitOfWork
-from wardgate.portal.db.tables import Actor, Group, Membership, Policy, PolicyAuthorization
+from wardgate.portal.db.tables import Actor, Group, Membership, Policy
 from wardgate.portal.domain import checks
 from wardgate.portal.services import limits
+from wardgate.portal.services.grants import redecide
 
 
 async def create_group(unit: UnitOfWork, fields: Mapping[str, Any]) -> Group:
@@ -43,7 +45,7 @@ async def update_group(unit: UnitOfWork, group_id: str, fields: Mapping[str, Any
 
 
 async def delete_group(unit: UnitOfWork, group_id: str) -> Group:
-    """Removes a group; its policies stay as orphans that allow nothing.
+    """Removes a group; its policies stay as orphans that allow nothing, and grants if another policy allows them.
 
     Raises:
         NotFound: There is no such group.
@@ -57,9 +59,8 @@ async def delete_group(unit: UnitOfWork, group_id: str) -> Group:
 async def remove(unit: UnitOfWork, group: Group) -> None:
     """Deletes a group, synced or not; its policies remember who it was, for the case that it comes back."""
     for policy in await unit.all(unit.select(Policy).where(Policy.group_id == group.id)):
-        for grant in await unit.all(unit.select(PolicyAuthorization).where(PolicyAuthorization.policy_id == policy.id)):
-            await unit.delete(grant)
         await unit.update(policy, group_id=None, group_idp_id=group.idp_id)
+        await redecide(unit, await grants_where(unit, policy_id=policy.id))
     await unit.delete(group)
 
 
@@ -104,8 +105,11 @@ async def _apply(unit: UnitOfWork, group_id: str, *, add: list[str], remove: lis
     rows = await unit.all(unit.select(Membership).where(Membership.group_id == group.id))
     present = {row.actor_id: row for row in rows}
     leaving = set(present) if remove is None else {one.lower() for one in remove} & set(present)
-    for actor_id in sorted(leaving - wanted):
-        await unit.delete(present[actor_id])
+    gone = [present[actor_id] for actor_id in sorted(leaving - wanted)]
+    for membership in gone:
+        grants = await grants_where(unit, membership_id=membership.id)
+        await redecide(unit, grants, without_memberships=[membership.id])
+        await unit.delete(membership)
     for actor_id in sorted(wanted - set(present)):
         await unit.insert(Membership(account_id=unit.account_id, actor_id=actor_id, group_id=group.id))
     return sorted((set(present) - leaving) | wanted)

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from wardgate.errors import Forbidden, InvalidInput, NotFound, invalid
-from wardgate.portal.db.authorizations import delete_where
+from wardgate.portal.db.authorizations import delete_where, grants_where
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.tables import Group, Policy, Resource
 from wardgate.portal.domain import checks
 from wardgate.portal.domain.conditions import parse_conditions
 from wardgate.portal.services import limits
+from wardgate.portal.services.grants import redecide
 
-_ENDS_GRANTS: Final = ("group_id", "resource_id", "conditions", "flow_log_uploads_enabled")
+_DECIDES: Final = ("group_id", "resource_id", "conditions", "is_disabled")
 
 
 async def create_policy(unit: UnitOfWork, fields: Mapping[str, Any]) -> Policy:
@@ -34,7 +35,9 @@ async def create_policy(unit: UnitOfWork, fields: Mapping[str, Any]) -> Policy:
 
 
 async def update_policy(unit: UnitOfWork, policy_id: str, fields: Mapping[str, Any]) -> Policy:
-    """Changes a policy; other conditions, group or resource, or disabling it, end its grants.
+    """Changes a policy; grants that neither it nor another policy allows any more end.
+
+    Other flow-log uploads end all its grants: both ends need new tokens.
 
     Raises:
         NotFound: There is no such policy or resource.
@@ -48,20 +51,23 @@ async def update_policy(unit: UnitOfWork, policy_id: str, fields: Mapping[str, A
     }
     values = _check({**known, **fields}, is_orphan=policy.group_id is None and "group_id" not in fields)
     await _check_references(unit, values, _needed_features(policy, values))
-    is_other = any(values[name] != getattr(policy, name) for name in _ENDS_GRANTS)
-    if is_other or (values["is_disabled"] and not policy.is_disabled):
+    is_other = any(values[name] != getattr(policy, name) for name in _DECIDES)
+    if values["flow_log_uploads_enabled"] != policy.flow_log_uploads_enabled:
         await delete_where(unit, policy_id=policy.id)
     await unit.update(policy, unique="group_id", **values)
+    if is_other:
+        await redecide(unit, await grants_where(unit, policy_id=policy.id))
     return policy
 
 
 async def delete_policy(unit: UnitOfWork, policy_id: str) -> Policy:
-    """Takes access away.
+    """Takes access away, unless another policy gives it as well.
 
     Raises:
         NotFound: There is no such policy.
     """
     policy = await unit.get(Policy, policy_id)
+    await redecide(unit, await grants_where(unit, policy_id=policy.id), without_policies=[policy.id])
     await unit.delete(policy)
     return policy
 

@@ -8,6 +8,7 @@ from typing import Final
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import AccountId, SiteId, TokenId
 from wardgate.portal.channels.base import Channel, log
 from wardgate.portal.channels.client import ClientChannel
@@ -25,6 +26,7 @@ from wardgate.portal.db.tables import ClientToken, Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
 from wardgate.portal.domain.tokens import ParsedToken
 from wardgate.portal.services import plans
+from wardgate.portal.services.grants import grant_circumstances, redecide_all_of
 from wardgate.portal.services.tokens import end_rotation
 from wardgate.portal.sockets import refusal
 from wardgate.portal.sockets.connect import (
@@ -84,9 +86,14 @@ class Sockets:
     async def _run(self, websocket: WebSocket, open_channel: _Open, idle_s: float) -> None:
         transport = SocketTransport(self.hub, websocket)
         try:
+            if self.hub.is_draining:
+                raise refusal.draining()
             channel = await open_channel(websocket, transport)
         except Refused as error:
             await self._refuse(websocket, error)
+            return
+        except DatabaseUnavailable:
+            await self._refuse(websocket, refusal.database_unavailable())
             return
         except Exception:
             self.hub.metrics.failures.labels("connect").inc()
@@ -125,7 +132,7 @@ class Sockets:
         assert owner.actor is not None
         assert owner.client_token is not None
         assert params.external_id is not None
-        async with self.hub.db.writing(subject) as unit:
+        async with self.hub.db.writing(subject, shares=True) as unit:
             if await unit.find(ClientToken, owner.client_token.id) is None:
                 raise refusal.invalid_token()
             device = await devices.find_client(unit, owner.actor.id, params.external_id)
@@ -137,7 +144,10 @@ class Sockets:
                     firezone_id=params.external_id,
                     name=params.name or secrets.token_hex(_MAX_CLIENT_NAME // 2),
                 )
+            before = grant_circumstances(device)
             previous_key = await self._record(unit, device, origin, params, owner.client_token.id)
+            if before != grant_circumstances(device):
+                await redecide_all_of(unit, device, owner.client_token.id)
         return ClientChannel(
             self.hub,
             transport,

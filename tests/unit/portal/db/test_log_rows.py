@@ -101,7 +101,7 @@ async def test_logs_are_kept_for_ninety_days(db: Database, clock: ManualClock, m
 def test_changes_that_were_logged_before_get_their_numbers_and_may_go_back(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     engine = create_engine(f"sqlite:///{path}")
-    config: Config = migrate._config()
+    config: Config = migrate._config(())
 
     def to(revision: str, *, back: bool = False) -> None:
         with engine.begin() as connection:

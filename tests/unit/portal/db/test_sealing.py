@@ -193,9 +193,12 @@ async def filled(db: Database) -> tuple[Lab, str]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[object]:
-    from sqlalchemy import create_engine
+    """One transaction, of tables as well: by itself the driver begins none for those."""
+    from sqlalchemy import create_engine, event
 
     engine = create_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     with engine.begin() as connection:
         yield connection
     engine.dispose()

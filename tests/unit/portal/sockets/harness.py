@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from tests.unit.portal.helpers import Lab, ManualClock
 from wardgate.portal.app import create_app, uvicorn_options
 from wardgate.portal.bounds import Bounds
 from wardgate.portal.channels.hub import Hub
+from wardgate.portal.cluster.bus import Bus
 from wardgate.portal.config import Settings
 from wardgate.portal.services import tokens
 from wardgate.wire import portal
@@ -52,6 +53,7 @@ class Peer:
         self.version = version
         self.seen: list[Frame] = []
         self.unread: list[Frame] = []
+        self.bytes_of_events = 0
         self._socket = socket
         self._ref = 0
         self._arrived = asyncio.Event()
@@ -62,6 +64,7 @@ class Peer:
         try:
             async for text in self._socket:
                 frame = portal.decode_frame(text, complete=True)
+                self.bytes_of_events += len(text) if frame.topic == self.topic else 0
                 self.seen.append(frame)
                 self.unread.append(frame)
                 self._arrived.set()
@@ -236,9 +239,16 @@ def _without_chance(hub: Hub) -> None:
 
 
 @asynccontextmanager
-async def running_portal(settings: Settings, clock: ManualClock) -> AsyncIterator[PortalUnderTest]:
-    """Serves a portal on a free port."""
-    app = create_app(settings, clock=clock, configure=_without_chance)
+async def running_portal(
+    settings: Settings, clock: ManualClock, bus: Callable[[Hub], Bus] | None = None
+) -> AsyncIterator[PortalUnderTest]:
+    """Serves a portal on a free port; `bus` connects it with others."""
+
+    def configure(hub: Hub) -> None:
+        _without_chance(hub)
+        hub.bus = bus(hub) if bus else None
+
+    app = create_app(settings, clock=clock, configure=configure)
     server = _Server(uvicorn.Config(app, **{**uvicorn_options(settings), "timeout_graceful_shutdown": 1}))
     task = asyncio.get_running_loop().create_task(server.serve())
     try:

@@ -53,8 +53,10 @@ async def test_a_device_is_not_admitted_without_its_row_in_the_log(db: Database)
 
     async def connect() -> None:
         async with db.writing(lab.subject) as unit:
-            fields = {"type": "client", "actor_id": lab.actor.id, "firezone_id": "laptop", "name": "laptop"}
-            write_session(unit, await create_device(unit, **fields), lab.client_token_id)
+            device = await create_device(
+                unit, type="client", actor_id=lab.actor.id, firezone_id="laptop", name="laptop"
+            )
+            write_session(unit, device, lab.client_token_id)
 
     with pytest.raises(DBAPIError):
         await connect()
