@@ -24,8 +24,10 @@ from wardgate.portal.clock import Clock, SystemClock
 from wardgate.portal.cluster.cluster import Cluster
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
+from wardgate.portal.domain.subjects import Location
 from wardgate.portal.guard import Guard
 from wardgate.portal.jobs import prune_channels, standard_jobs
+from wardgate.portal.mail import SmtpMailer
 from wardgate.portal.observe import Observe
 from wardgate.portal.protocols import BoundedHttp, BoundedWebSocket
 from wardgate.portal.scheduler import Scheduler
@@ -102,9 +104,25 @@ def create_app(
     context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
     limits = Ingestion(clock, settings.ingestion_refill_rate, settings.ingestion_capacity, _counter(hub))
     mount(app, context, settings.rest_api_url, limits)
+    _add_pages(app, hub, trusted_ip, trusted_location)
     app.add_middleware(Guard, bounds=bounds, trusted_ip=trusted_ip, locate=trusted_location)
     app.add_middleware(Observe, metrics=hub.metrics, tracing=hub.tracing)
     return app
+
+
+def _add_pages(
+    app: FastAPI, hub: Hub, trusted_ip: Callable[[Any], str | None], trusted_location: Callable[[Any], Location]
+) -> None:
+    """Puts the pages behind every path that is not another door's."""
+    from wardgate.portal.web.context import WebContext  # commands that serve nothing do without templates
+    from wardgate.portal.web.door import WebDoor, create_pages, first_parts
+
+    settings = hub.settings
+    mailer = SmtpMailer.of(settings.smtp_url.get_secret_value(), settings.mail_from) if settings.smtp_url else None
+    context = WebContext(hub, mailer, trusted_ip, trusted_location)
+    app.state.web = context
+    others = first_parts(app.router.routes)
+    app.add_middleware(WebDoor, pages=create_pages(context), others=others)
 
 
 def _counter(hub: Hub) -> Callable[[str], None]:

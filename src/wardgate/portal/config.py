@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     )
     external_url: str | None = Field(None, validation_alias=_env("external_url", "API_EXTERNAL_URL"))
     rest_api_url: str | None = Field(None, validation_alias=_env("rest_api_url", "REST_API_URL"))
+    smtp_url: SecretStr | None = Field(None, validation_alias=_env("smtp_url"))
+    mail_from: str = Field("wardgate@localhost", validation_alias=_env("mail_from", "OUTBOUND_EMAIL_FROM"))
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("trusted_proxies", "PHOENIX_EXTERNAL_TRUSTED_PROXIES")
     )
@@ -211,6 +213,11 @@ def read_settings(config: Path | None = None, **flags: Any) -> Settings:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = str(first["loc"][0]).removeprefix("WARDGATE_").lower() if first["loc"] else "setting"
         raise SettingError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def names_in_file(path: Path | None) -> list[str]:
+    """Which settings a file gives."""
+    return sorted(_read_file(path))
 
 
 def _read_file(path: Path | None) -> dict[str, Any]:

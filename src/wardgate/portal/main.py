@@ -12,6 +12,8 @@ from wardgate.errors import NotFound
 from wardgate.ids import AccountId
 from wardgate.portal.commands import accounts as accounts_commands
 from wardgate.portal.commands import database as database_commands
+from wardgate.portal.commands import devices as devices_commands
+from wardgate.portal.commands import doctor as doctor_commands
 from wardgate.portal.commands import keys as keys_commands
 from wardgate.portal.commands import logs as logs_commands
 from wardgate.portal.commands.base import (
@@ -28,7 +30,7 @@ from wardgate.portal.db.accounts import find_actor
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.domain import subjects
-from wardgate.portal.services import accounts, actors, tokens
+from wardgate.portal.services import accounts, actors, sign_in, tokens
 from wardgate.portal.services.tokens import Issued
 
 app = typer.Typer(
@@ -44,6 +46,8 @@ app.add_typer(accounts_commands.app, name="accounts")
 app.add_typer(logs_commands.app, name="log-sinks")
 app.command("logs")(logs_commands.logs)
 app.command("limits")(accounts_commands.limits)
+app.command()(devices_commands.readdress)
+app.command("doctor")(doctor_commands.doctor)
 app.command("rotate-key")(keys_commands.rotate_key)
 
 
@@ -124,6 +128,23 @@ def client_token(
     with reported():
         made = run_on(database, lambda db: _client_token(db, account, actor, days))
     _show(made, "token", "client token, shown this once:", as_json)
+
+
+@app.command("sign-in-link")
+def sign_in_link(
+    account: AccountOption,
+    email: Annotated[str, typer.Option("--email", help="The admin's e-mail address, or an actor's id.")],
+    external_url: Annotated[
+        str | None, typer.Option("--external-url", help="How people reach this portal [env: WARDGATE_EXTERNAL_URL]")
+    ] = None,
+    database: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a link that signs an admin in to the pages: once, within 15 minutes."""
+    with reported():
+        base = read_settings(external_url=external_url).external_url or "http://localhost:8080"
+        made = run_on(database, lambda db: _sign_in_link(db, account, email, base.rstrip("/")))
+    _show(made, "url", f"a link for {email}, good once and for 15 minutes:", as_json)
 
 
 @app.command()
@@ -219,6 +240,15 @@ async def _client_token(db: Database, slug: str, actor: str, days: int) -> dict[
             unit, row.id, fields, actor_types=("service_account", "account_user", "account_admin_user")
         )
     return {"id": issued.row.id, "token": issued.text}
+
+
+async def _sign_in_link(db: Database, slug: str, email: str, base: str) -> dict[str, str]:
+    subject = await system_of(db, slug)
+    async with db.writing(subject) as unit:
+        passcode = await sign_in.start_link(unit, email)
+        account = await unit.account()
+    base = base.replace("wss://", "https://", 1).replace("ws://", "http://", 1)
+    return {"url": f"{base}/{account.slug}/sign-in/link/{passcode.id}.{passcode.text}"}
 
 
 async def _features(db: Database, slug: str, wanted: dict[str, bool]) -> dict[str, bool]:

@@ -16,6 +16,9 @@ class Metrics:
         self.refused = Counter(
             "wardgate_portal_refused_connects", "Connects that were refused", ["code"], registry=self.registry
         )
+        self.pages_refused = Counter(
+            "wardgate_portal_refused_pages", "Requests for pages that were refused", ["status"], registry=self.registry
+        )
         self.joins = Counter("wardgate_portal_joins", "Websockets that joined", ["component"], registry=self.registry)
         self.messages = Counter(
             "wardgate_portal_messages", "Messages that came over websockets", ["component"], registry=self.registry

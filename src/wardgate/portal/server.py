@@ -103,3 +103,17 @@ class _Server(uvicorn.Server):
                     host, port = socket.getsockname()[:2]
                     host = f"[{host}]" if ":" in host else host
                     print(f"wardgate portal: listening on http://{host}:{port}", flush=True)
+            await self._offer_first_account()
+
+    async def _offer_first_account(self) -> None:
+        """While there is no account, whoever reads this may make the first one."""
+        from wardgate.portal.web.pages.sign_up import first_account_path
+
+        app: Any = self.config.app
+        path = await first_account_path(app.state.web)
+        if path is not None:
+            settings = app.state.hub.settings
+            port = self.servers[0].sockets[0].getsockname()[1]
+            url = (settings.external_url or f"http://localhost:{port}").rstrip("/")
+            url = url.replace("wss://", "https://", 1).replace("ws://", "http://", 1)
+            print(f"wardgate portal: there is no account yet; make the first one at {url}{path}", flush=True)

@@ -50,6 +50,12 @@ async def used_of(scope: Scope, kind: str, at: datetime, actor_id: str | None = 
     return await scope.session.scalar(query) or 0
 
 
+async def count_accounts(db: Database) -> int:
+    """How many accounts there are."""
+    async with db.unscoped() as session:
+        return await session.scalar(select(func.count()).select_from(Account)) or 0
+
+
 async def find_account(db: Database, slug_or_id: str) -> Account | None:
     """The account with that slug or id."""
     async with db.unscoped() as session:

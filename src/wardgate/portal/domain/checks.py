@@ -11,6 +11,61 @@ _EMAIL_LOCAL: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!
 _LABEL: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 BLANK: Final = "can't be blank"
+RESERVED_SLUGS: Final = frozenset(
+    {
+        "account",
+        "actors",
+        "auth",
+        "browser",
+        "client",
+        "clients",
+        "device_pools",
+        "docs",
+        "email_otp_auth_providers",
+        "entra_auth_providers",
+        "entra_directories",
+        "explain",
+        "find_account",
+        "gateway",
+        "gateways",
+        "getting_started",
+        "google_auth_providers",
+        "google_directories",
+        "groups",
+        "healthz",
+        "ingestion",
+        "integrations",
+        "intune_devices",
+        "intune_posture_providers",
+        "iru_devices",
+        "iru_posture_providers",
+        "live",
+        "logs",
+        "metrics",
+        "oidc_auth_providers",
+        "okta_auth_providers",
+        "okta_directories",
+        "openapi",
+        "policies",
+        "policy_tests",
+        "preview",
+        "reach",
+        "readyz",
+        "relay",
+        "relays",
+        "resources",
+        "sign_in",
+        "sign_up",
+        "sites",
+        "static",
+        "swaggerui",
+        "theme",
+        "try",
+        "verification",
+        "verify_sign_up",
+    }
+)
+"""First parts of paths that are not an account's pages."""
 _SLUG: Final = re.compile(r"[A-Za-z0-9_]{3,100}", re.ASCII)
 
 
@@ -145,6 +200,8 @@ def slug(problems: Problems, fields: Mapping[str, Any]) -> str | None:
     if value is not None and not _SLUG.fullmatch(value):
         accepted = "letters, digits and underscores, 3 to 100 of them"
         problems.add("slug", "may have letters, digits and underscores only, 3 to 100 of them", "invalid", accepted)
+    if value is not None and value.lower() in RESERVED_SLUGS:
+        problems.add("slug", "is the portal's own word", "taken", "a word that is not the first part of another path")
     return value
 
 
