@@ -11,6 +11,7 @@ import typer
 from wardgate.errors import NotFound
 from wardgate.ids import AccountId
 from wardgate.portal.commands import accounts as accounts_commands
+from wardgate.portal.commands import banner as banner_commands
 from wardgate.portal.commands import database as database_commands
 from wardgate.portal.commands import doctor as doctor_commands
 from wardgate.portal.commands import keys as keys_commands
@@ -42,6 +43,7 @@ for command in (database_commands.migrate, database_commands.backup, database_co
     app.command()(command)
 app.add_typer(accounts_commands.app, name="accounts")
 app.command("limits")(accounts_commands.limits)
+app.command("banner")(banner_commands.banner)
 app.command("doctor")(doctor_commands.doctor)
 app.command("rotate-key")(keys_commands.rotate_key)
 
