@@ -1,5 +1,6 @@
 """The operator's commands on a database file."""
 
+import asyncio
 import json
 import stat
 from pathlib import Path
@@ -8,7 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from wardgate.portal.clock import SystemClock
+from wardgate.portal.commands.base import system_of
+from wardgate.portal.db.engine import Database
 from wardgate.portal.main import app
+from wardgate.portal.services import sites
 
 SETUP = ["setup", "--account", "corp", "--email", "admin@corp.example", "--json"]
 
@@ -67,6 +72,27 @@ def test_an_accounts_life_is_in_the_operators_hands(tmp_path: Path) -> None:
     assert run("accounts", "create", "anew")["slug"] == "anew"
 
 
+def test_a_device_gets_other_tunnel_addresses(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'portal.db'}"
+    CliRunner().invoke(app, [*SETUP, "--database", url])
+    device = asyncio.run(_gateway(url))
+
+    done = CliRunner().invoke(app, ["readdress", "corp", device, "--ipv4", "100.64.7.7", "--database", url])
+    refused = CliRunner().invoke(app, ["readdress", "corp", device, "--ipv4", "10.0.0.1", "--database", url])
+
+    assert (done.exit_code, "has 100.64.7.7 and fd00:" in done.stdout) == (0, True)
+    assert (refused.exit_code, "100.64.0.0/11" in refused.stderr) == (1, True)
+
+
+async def _gateway(url: str) -> str:
+    db = Database(url, SystemClock())
+    async with db.writing(await system_of(db, "corp")) as unit:
+        site = await sites.create_site(unit, {"name": "Vienna"})
+        gateway = await sites.create_gateway(unit, site.id, {})
+    await db.close()
+    return gateway.id
+
+
 def test_a_new_key_is_made_beside_the_file_or_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, new = tmp_path / "portal.db", tmp_path / "new"
     database = ["--database", f"sqlite:///{path}"]
@@ -88,3 +114,19 @@ def test_a_new_key_is_made_beside_the_file_or_given(tmp_path: Path, monkeypatch:
     assert (unnamed.exit_code, "--new-key-file" in unnamed.stderr) == (2, True)
     assert "WARDGATE_SECRET_KEY" in given.stdout
     assert works.exit_code == 0
+
+
+def test_a_banner_is_shown_until_it_is_replaced_or_taken_away(tmp_path: Path) -> None:
+    database = ["--database", f"sqlite:///{tmp_path / 'portal.db'}"]
+    CliRunner().invoke(app, [*SETUP, *database])
+
+    def run(*options: str) -> Any:
+        return json.loads(CliRunner().invoke(app, ["banner", "--json", *options, *database]).stdout)
+
+    assert run() is None
+    assert run("--set", "Down at noon", "--colour", "warning") == {"message": "Down at noon", "colour": "warning"}
+    assert run("--set", "Up again") == {"message": "Up again", "colour": "info"}
+    wrong = CliRunner().invoke(app, ["banner", "--set", "x", "--colour", "mauve", *database])
+    assert (wrong.exit_code, "colour" in wrong.stderr) == (1, True)
+    assert run()["message"] == "Up again"
+    assert run("--clear") is None
