@@ -22,6 +22,7 @@ import asyncio
 import random
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -32,7 +33,7 @@ from typing import Any, Final
 
 import uvloop
 
-from bench import bars
+from bench import bars, portal_plot
 from bench.bars import Bar
 from bench.portal_fill import Filled, Size, fill
 from bench.portal_place import Portal, PortalError, allow_open_files
@@ -48,6 +49,7 @@ OFFERED: Final = (300.0, 450.0)
 REPEATS: Final = {"one": 20, "department": 10, "all": 5}
 JOIN_PER_S: Final = 250.0
 HEARTBEATS_S: Final = 10.0
+LEAST_R2: Final = 0.9
 
 
 @dataclass
@@ -282,6 +284,18 @@ async def measure(size: Size, database: str | None, steps: Sequence[str]) -> Mea
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def fit(measured: Measured) -> tuple[float, float, float]:
+    """Processor time of a change by the clients that it concerns: seconds for each, seconds for none, and R²."""
+    points = [(change.concerned, change.cpu_s) for change in measured.changes.values()]
+    count, mean_x, mean_y = len(points), statistics.mean(x for x, _ in points), statistics.mean(y for _, y in points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if count > 1 and spread else 0.0
+    at_none = mean_y - slope * mean_x
+    total = sum((y - mean_y) ** 2 for _, y in points)
+    left = sum((y - at_none - slope * x) ** 2 for x, y in points)
+    return slope, at_none, 1 - left / total if total else 1.0
+
+
 def bars_of(measured: Measured) -> list[Bar]:
     """The figures of the largest size against their limits."""
     found = [Bar("memory of an idle agent, PSS", measured.pss_per_agent / 1000, "KB", MOST_KB_PER_AGENT, True)]
@@ -292,6 +306,10 @@ def bars_of(measured: Measured) -> list[Bar]:
         p99 = percentile(change.seconds, 0.99)
         found.append(Bar(f"change that concerns {name} ({change.concerned}), p99", p99, "s", MOST_CHANGE_S, True))
         found.append(Bar(f"bytes to others, {name}", change.foreign_bytes, "", 0, True))
+    if measured.changes:
+        found.append(
+            Bar("cost of a change, proportional to the clients concerned (R²)", fit(measured)[2], "", LEAST_R2)
+        )
     if measured.loads:
         best = max((one.answered_per_s for one in measured.loads if not one.failed), default=0.0)
         found.append(Bar("authorizations answered a second", best, "/s", LEAST_AUTHORIZATIONS * 0.99))
@@ -312,6 +330,10 @@ def show(measured: Measured) -> None:
         p50, p99 = (1000 * percentile(change.seconds, share) for share in (0.5, 0.99))
         figures = f"{p50:.0f} / {p99:.0f} ms, {1000 * change.cpu_s:.1f} ms"
         rows.append((f"change for {name} ({change.concerned}): p50 / p99, processor", figures))
+    if measured.changes:
+        slope, at_none, r2 = fit(measured)
+        text = f"{1e6 * slope:.0f} µs a client + {1000 * at_none:.0f} ms, R² {r2:.3f}"
+        rows.append(("processor time of a change", text))
     for load in measured.loads:
         figures = " / ".join(f"{1000 * percentile(load.seconds, share):.1f}" for share in (0.5, 0.99))
         text = f"{load.answered_per_s:.0f}/s, {figures} ms, {load.failed} failed, {load.cpu_share:.2f} processors"
@@ -360,6 +382,10 @@ def main() -> int:
         return 0
     method = (__doc__ or "").partition("Method: ")[2].strip()
     bars.write("portal.json", results, method, as_samples(found))
+    try:
+        portal_plot.draw(found, bars.RESULTS / "portal.svg")
+    except ImportError:
+        print("no picture: matplotlib is not installed; `make bench-portal` installs it")
     return 0
 
 

@@ -131,7 +131,8 @@ class Dispatcher:
         for entry in entries:
             self._hub.metrics.changes.labels(entry.object).inc()
             rows = [one for one in (entry.before, entry.after) if one]
-            self._hub.lists.forget(AccountId(account_id or ""), entry.object, rows)
+            if (entry.object, entry.operation) != ("devices", "insert"):  # it is in no pool yet
+                self._hub.lists.forget(AccountId(account_id or ""), entry.object, rows)
         for entry in entries:
             self._look_at(entry, effects)
         if account_id is None or not effects.concern_anyone:
