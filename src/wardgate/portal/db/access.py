@@ -101,6 +101,12 @@ async def resource_facts(scope: Scope, resource_ids: Iterable[str]) -> dict[Reso
     }  # an id that is gone is left out
 
 
+def is_same(resource: Resource, facts: ResourceFacts) -> bool:
+    """Whether a resource still is what its receivers were or would be told."""
+    stored = (resource.type, resource.address, resource.ip_stack, resource.site_id, list(resource.filters))
+    return stored == (facts.type, facts.address, facts.ip_stack, facts.site_id, list(facts.filters))
+
+
 def _facts(resource: Resource, site: Site | None, members: Sequence[PoolMember]) -> ResourceFacts:
     return ResourceFacts(
         ResourceId(resource.id),
