@@ -18,6 +18,7 @@ from wardgate.portal.channels.base import log
 from wardgate.portal.channels.client import ClientChannel
 from wardgate.portal.channels.gateway import GatewayChannel
 from wardgate.portal.channels.hub import Hub
+from wardgate.portal.channels.lists import MAX_PATCHED
 from wardgate.portal.db import access
 from wardgate.portal.db.scope import Scope
 from wardgate.portal.db.tables import Device, OutboxEntry, PolicyAuthorization
@@ -38,6 +39,7 @@ class Effects:
     refresh_clients: set[str] = field(default_factory=set)
     groups: set[str] = field(default_factory=set)
     resources: set[str] = field(default_factory=set)
+    governed: set[str] = field(default_factory=set)
     sites: set[str] = field(default_factory=set)
     resets: dict[str, set[ResourceId]] = field(default_factory=dict)
     refiltered: set[str] = field(default_factory=set)
@@ -102,8 +104,9 @@ class Dispatcher:
     def _start_afresh(self) -> None:
         """Changes were missed: every device comes back and gets a fresh init."""
         self._hub.metrics.failures.labels("outbox_missed").inc()
+        self._hub.lists.forget_all()
         log.error("this portal was cut off from the database for too long; its channels start afresh")
-        for channel in [*self._hub.presence.all_clients(), *self._hub.presence.all_gateways()]:
+        for channel in self._hub.presence.all_channels():
             channel.close()
 
     async def _dispatch_surely(self, entries: Sequence[OutboxEntry]) -> None:
@@ -116,6 +119,7 @@ class Dispatcher:
             self._hub.metrics.failures.labels("dispatch").inc()
             log.exception("a change could not be dispatched", account_id=entries[0].account_id)
             account_id = AccountId(entries[0].account_id or "")
+            self._hub.lists.forget_all(account_id)
             for channel in [*self._hub.presence.clients(account_id), *self._hub.presence.gateways(account_id)]:
                 channel.close()
 
@@ -126,6 +130,9 @@ class Dispatcher:
         self._hub.metrics.dispatch_lag.observe(max(0.0, lag.total_seconds()))
         for entry in entries:
             self._hub.metrics.changes.labels(entry.object).inc()
+            rows = [one for one in (entry.before, entry.after) if one]
+            self._hub.lists.forget(AccountId(account_id or ""), entry.object, rows)
+        for entry in entries:
             self._look_at(entry, effects)
         if account_id is None or not effects.concern_anyone:
             return
@@ -157,6 +164,7 @@ class Dispatcher:
                 effects.is_account_changed = entry.operation != "insert"
             case "policies":
                 effects.groups |= {one["group_id"] for one in both if one.get("group_id")}
+                effects.governed |= {one["resource_id"] for one in both if one}
             case "memberships":
                 effects.refresh_actors |= {one["actor_id"] for one in both if one}
             case "actors" if before.get("type") != after.get("type"):
@@ -265,31 +273,41 @@ class Dispatcher:
                     client.push(portal.ResourceFiltersUpdated(id=resource.id, filters=filters))
 
     async def _tell_clients(self, scope: Scope, effects: Effects) -> None:
-        for client in await self._concerned(scope, effects):
-            client.request_refresh(reset=effects.resets.get(client.device_id))
+        """Has each client concerned look at what changed, or at its whole list if that is too much or not known."""
+        if not self._hub.presence.clients(scope.account_id):
+            return
+        effects.resources |= await access.resources_of_sites(scope, effects.sites)
+        resources = effects.resources | effects.governed
+        concerned = await self._concerned(scope, effects)
+        patch = None
+        if concerned and resources and len(resources) <= MAX_PATCHED:
+            patch = await self._hub.lists.patch(scope, resources, lambda: {one.actor_id for one in concerned})
+        for client in concerned:
+            reset = effects.resets.get(client.device_id, set())
+            is_patched = patch is not None and reset <= resources
+            if client.actor_id in effects.refresh_actors or client.device_id in effects.refresh_clients:
+                is_patched = False
+            if patch is not None and is_patched:
+                client.patch(patch, reset)
+            else:
+                client.request_refresh(reset)
 
     async def _concerned(self, scope: Scope, effects: Effects) -> "list[ClientChannel]":
-        clients = self._hub.presence.clients(scope.account_id)
-        if not clients:
-            return []
-        if effects.sites:
-            listed = {
-                one for client in clients for one, facts in client.resources.items() if facts.site_id in effects.sites
-            }
-            effects.resources |= listed
+        presence, account_id = self._hub.presence, scope.account_id
         groups = effects.groups | await access.groups_of_resources(scope, effects.resources)
         actors = await access.actors_of_groups(scope, groups)
         if actors is None:
-            return clients
-        wanted = actors | effects.refresh_actors
+            return presence.clients(account_id)
+        concerned = dict.fromkeys(presence.clients(account_id, actors | effects.refresh_actors))
         devices = effects.refresh_clients | set(effects.resets)
-        return [
-            client
-            for client in clients
-            if client.actor_id in wanted
-            or client.device_id in devices
-            or any(ResourceId(one) in client.resources for one in effects.resources)
-        ]
+        concerned |= dict.fromkeys(
+            one for id_ in devices if (one := presence.local_client(account_id, id_)) is not None
+        )
+        listing = [ResourceId(one) for one in effects.resources]
+        if listing:
+            clients = presence.clients(account_id)
+            concerned |= dict.fromkeys(one for one in clients if any(id_ in one.resources for id_ in listing))
+        return list(concerned)
 
     def _close_account(self, account_id: AccountId) -> None:
         for channel in [*self._hub.presence.clients(account_id), *self._hub.presence.gateways(account_id)]:

@@ -13,8 +13,10 @@ from wardgate.ids import AccountId
 from wardgate.portal.commands import accounts as accounts_commands
 from wardgate.portal.commands import banner as banner_commands
 from wardgate.portal.commands import database as database_commands
+from wardgate.portal.commands import devices as devices_commands
 from wardgate.portal.commands import doctor as doctor_commands
 from wardgate.portal.commands import keys as keys_commands
+from wardgate.portal.commands import logs as logs_commands
 from wardgate.portal.commands.base import (
     AccountOption,
     DatabaseOption,
@@ -42,8 +44,11 @@ app = typer.Typer(
 for command in (database_commands.migrate, database_commands.backup, database_commands.restore, database_commands.move):
     app.command()(command)
 app.add_typer(accounts_commands.app, name="accounts")
+app.add_typer(logs_commands.app, name="log-sinks")
+app.command("logs")(logs_commands.logs)
 app.command("limits")(accounts_commands.limits)
 app.command("banner")(banner_commands.banner)
+app.command()(devices_commands.readdress)
 app.command("doctor")(doctor_commands.doctor)
 app.command("rotate-key")(keys_commands.rotate_key)
 

@@ -11,10 +11,10 @@ from typing import Any, Final, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from wardgate.portal.bounds import Bounds, Ticket, too_large
 from wardgate.portal.clock import Timer
+from wardgate.portal.sockets.direct import DirectWebSocket
 
 _LINGER_S: Final = 5.0
 _PHASES: Final = {h11.IDLE: "head_timeout", h11.SEND_BODY: "body_timeout"}
@@ -119,7 +119,7 @@ class BoundedHttp(H11Protocol):
             self._timer = None
 
 
-class BoundedWebSocket(WebSocketsSansIOProtocol):
+class BoundedWebSocket(DirectWebSocket):
     """A websocket: a stranger's until it is accepted, and read no faster than the other end reads."""
 
     ticket: Ticket | None = None

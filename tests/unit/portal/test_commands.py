@@ -1,5 +1,6 @@
 """The operator's commands on a database file."""
 
+import asyncio
 import json
 import stat
 from pathlib import Path
@@ -8,7 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from wardgate.portal.clock import SystemClock
+from wardgate.portal.commands.base import system_of
+from wardgate.portal.db.engine import Database
 from wardgate.portal.main import app
+from wardgate.portal.services import sites
 
 SETUP = ["setup", "--account", "corp", "--email", "admin@corp.example", "--json"]
 
@@ -65,6 +70,27 @@ def test_an_accounts_life_is_in_the_operators_hands(tmp_path: Path) -> None:
     run("accounts", "delete", "firm", "--now")
     assert run("accounts", "list") == []
     assert run("accounts", "create", "anew")["slug"] == "anew"
+
+
+def test_a_device_gets_other_tunnel_addresses(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'portal.db'}"
+    CliRunner().invoke(app, [*SETUP, "--database", url])
+    device = asyncio.run(_gateway(url))
+
+    done = CliRunner().invoke(app, ["readdress", "corp", device, "--ipv4", "100.64.7.7", "--database", url])
+    refused = CliRunner().invoke(app, ["readdress", "corp", device, "--ipv4", "10.0.0.1", "--database", url])
+
+    assert (done.exit_code, "has 100.64.7.7 and fd00:" in done.stdout) == (0, True)
+    assert (refused.exit_code, "100.64.0.0/11" in refused.stderr) == (1, True)
+
+
+async def _gateway(url: str) -> str:
+    db = Database(url, SystemClock())
+    async with db.writing(await system_of(db, "corp")) as unit:
+        site = await sites.create_site(unit, {"name": "Vienna"})
+        gateway = await sites.create_gateway(unit, site.id, {})
+    await db.close()
+    return gateway.id
 
 
 def test_a_new_key_is_made_beside_the_file_or_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,12 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "idempotency_in_progress": (409, "A request with this idempotency key is being carried out, or lost its answer."),
     "precondition_failed": (412, "The thing is not in the state that `If-Match` names."),
     "body_too_large": (413, "The body is too large; `accepted` says how large it may be."),
+    "target_too_long": (414, "The path or the query is too long."),
     "unsupported_media_type": (415, "The body is not of the type application/json."),
     "validation_failed": (422, "Fields are not acceptable; `validation_errors` and `errors` name them."),
     "idempotency_key_reused": (422, "The idempotency key came with another request before."),
     "rate_limited": (429, "The account makes too many requests; `Retry-After` says when the next one passes."),
+    "headers_too_large": (431, "The headers are too large or too many."),
     "internal_error": (500, "The portal met an error that it did not expect."),
     "unavailable": (503, "The database is away; `Retry-After` says when to try again."),
 }

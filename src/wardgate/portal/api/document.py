@@ -72,7 +72,7 @@ _NAMES: Final = {
     "WWWAuthenticate": "WWW-Authenticate",
 }
 _RATE: Final = ("RateLimitLimit", "RateLimitRemaining", "RateLimitReset")
-_ALWAYS: Final = (401, 406, 429, 500, 503)
+_ALWAYS: Final = (401, 406, 414, 429, 431, 500, 503)
 _CONDITIONS: Final = {
     "if-none-match": "ETags of states that the caller has: answered with 304 if the thing is in one of them.",
     "if-match": "ETags of states that may be changed: else the answer is 412.",
@@ -143,7 +143,7 @@ def statuses_of(path: str, method: str) -> list[int]:
     if "{" in path or method == "get":
         found |= {404} if "{" in path or path == "/explain" else set()
     if method != "get":
-        found |= {403, 409, 413, 415, 422} | ({404} if path == "/policies" else set())
+        found |= {403, 408, 409, 413, 415, 422} | ({404} if path == "/policies" else set())
     if "intune" in path or "iru" in path:
         found |= {403}
     if "if-match" in _conditions_of(method, _is_single(path, method)):

@@ -4,6 +4,7 @@ The order of checks is that of portal-domain-2 A7: the rate of the address, the 
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ _MAX_HELD: Final = 64_000_000
 _READ_WITHIN_S: Final = 60.0
 _MAX_BUCKETS: Final = 50_000
 
-_STATUS_OF: Final = {TooManyRequests: 429, Unauthorized: 401, BadRequest: 400}
 
 router = APIRouter()
 
@@ -105,8 +105,12 @@ async def ingest_flow_logs(request: Request) -> Response:
         ingestion.take(context.trusted_ip(request))
         response = await _ingest(request, context, ingestion)
         status = response.status_code
-    except (TooManyRequests, Unauthorized, BadRequest) as error:
-        status = _STATUS_OF[type(error)]
+    except TooManyRequests as error:
+        status = 429
+        after = str(math.ceil(error.retry_after_s))
+        response = problem(429, "The address uploads too often.", headers={"Retry-After": after})
+    except (Unauthorized, BadRequest) as error:
+        status = 401 if isinstance(error, Unauthorized) else 400
         raise
     finally:
         ingestion.count(str(status))
@@ -121,13 +125,14 @@ async def _ingest(request: Request, context: ApiContext, ingestion: Ingestion) -
     except _Busy:
         return problem(503, "Too many uploads at once.", headers={"Retry-After": "1"})
     except TimeoutError:
-        return problem(408, f"The body must arrive within {_READ_WITHIN_S:.0f} seconds.")
+        raise BadRequest(f"The body must arrive within {_READ_WITHIN_S:.0f} seconds.") from None
     except (MalformedUpload, ClientDisconnect) as error:
         raise BadRequest(str(error)) from None
     at = context.clock.utc_now()
     attribution = await read_attribution(context.db, _bearer(request), at)
     if attribution is None:
         raise Unauthorized("The flow-log token is missing, not genuine or over, or does not allow uploads.")
+    request.state.is_known = True
     if upload.authorization_ids - {attribution["policy_authorization_id"]}:
         errors = {"policy_authorization_id": ["must be that of the token"]}
         return problem(422, "A record is of another authorization; nothing was stored.", validation_errors=errors)

@@ -78,7 +78,12 @@ async def decide(
     token = await unit.find(ClientToken, channel.token_id)
     if actor is None or device is None or token is None or actor.is_disabled:
         return Refusal("not_found")
-    rules = await access.rules_of_actor(unit, actor, resource_id)
+    known = authorizations.asked_of(unit)
+    asked = (channel.actor_id, resource_id)
+    if known is not None and asked in known.rules:
+        rules = known.rules[asked]
+    else:
+        rules = await access.rules_of_actor(unit, actor, resource_id)
     if not rules:
         return Refusal("not_found")
     circumstances = channel.circumstances(is_verified=device.verified_at is not None)
@@ -196,7 +201,9 @@ class Asks:
         view = gateway_view(resource, gateway.device.version)
         if view is None:
             return Refusal("version_mismatch")
-        async with self._hub.db.writing(self._channel.subject, shares=True) as unit:
+        channel = self._channel
+
+        async def work(unit: UnitOfWork) -> Refusal | None:
             decision = await decide(unit, self._channel, resource.id)
             if isinstance(decision, Refusal):
                 return decision
@@ -208,7 +215,11 @@ class Asks:
             facts = grant_facts(self._channel, row, granted, account, resource)
             responder = await gateway.psk_party(unit)
             unit.after_commit(lambda: self._deliver(gateway, responder, view, facts, is_iceless))
-        return None
+            return None
+
+        needs = {Actor: channel.actor_id, Device: channel.device_id, ClientToken: channel.token_id}
+        wants = (authorizations.read_asked, (channel.actor_id, channel.device_id, resource.id))
+        return await self._hub.writes.run(channel.subject, work, needs=needs, wants=wants)
 
     def _deliver(
         self,

@@ -18,6 +18,7 @@ CLOSE_PROTOCOL_ERROR = 1002
 CLOSE_FAILURE = 1011
 CLOSE_RESTART = 1012
 CLOSE_TRY_AGAIN = 1013
+MAX_HEARTBEAT = 256
 
 
 class Transport(Protocol):
@@ -25,6 +26,9 @@ class Transport(Protocol):
 
     def send(self, frame: Frame) -> None:
         """Queues a frame; a socket that does not read is closed."""
+
+    def send_encoded(self, data: bytes) -> None:
+        """The same for a frame that is encoded already."""
 
     def close(self, code: int) -> None:
         """Sends what is queued, then closes."""
@@ -50,6 +54,20 @@ class Channel(ABC):
         self.order = 0
         self.replaces: int | None = None
         self._transport = transport
+
+    def answer_heartbeat(self, text: str | bytes) -> bool:
+        """Answers a message if it is a heartbeat, without waiting for anything; whether it was one."""
+        if len(text) > MAX_HEARTBEAT or not isinstance(text, str) or portal.HEARTBEAT_TOPIC not in text:
+            return False
+        try:
+            frame = portal.decode_frame(text, complete=True)
+        except RemoteProtocolError:
+            return False
+        if frame.topic != portal.HEARTBEAT_TOPIC:
+            return False
+        self.hub.metrics.messages.labels(self.topic).inc()
+        self._transport.send(portal.reply_ok(frame.topic, frame.ref))
+        return True
 
     async def handle_text(self, text: str | bytes) -> None:
         """Takes one websocket message; what is malformed is counted and dropped."""

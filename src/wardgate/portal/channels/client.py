@@ -1,7 +1,7 @@
 """The conversation with a client: what it may reach, kept up to date, and its requests for access."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar, Final
@@ -15,19 +15,20 @@ from wardgate.portal.channels.gateway import Grants, reconcile
 from wardgate.portal.channels.handles import Grant
 from wardgate.portal.channels.held import RENEW_AHEAD, HeldGrant, HeldGrants
 from wardgate.portal.channels.hub import Hub
+from wardgate.portal.channels.listed import FactsOf, Listed, ViewsOf
+from wardgate.portal.channels.lists import Look, Patch, may_reach
 from wardgate.portal.channels.pools import Pools, pool_addresses
 from wardgate.portal.channels.relays import RelayShare
 from wardgate.portal.channels.views import DeviceFacts, GrantFacts
 from wardgate.portal.clock import Timer
 from wardgate.portal.cluster.messages import ClientRecord
-from wardgate.portal.db import access, authorizations
+from wardgate.portal.db import authorizations
 from wardgate.portal.db.authorizations import Past
 from wardgate.portal.db.scope import Scope
-from wardgate.portal.db.tables import Actor, ClientToken, Device, PolicyAuthorization
+from wardgate.portal.db.tables import PolicyAuthorization
 from wardgate.portal.domain import versions
-from wardgate.portal.domain.authorizations import connectable
-from wardgate.portal.domain.conditions import Circumstances, next_change
-from wardgate.portal.domain.resources import POOL_TYPES, ResourceFacts, client_view
+from wardgate.portal.domain.conditions import Circumstances, Condition, next_change
+from wardgate.portal.domain.resources import POOL_TYPES, ResourceFacts
 from wardgate.portal.domain.subjects import Subject
 from wardgate.portal.services import grants
 from wardgate.wire import portal
@@ -70,12 +71,16 @@ class ClientChannel(Channel):
         self.actor_id: ActorId = subject.actor_id
         self.has_iceless = False
         self.grants = Grants(hub.clock.utc_now)
-        self.resources: dict[ResourceId, ResourceFacts] = {}
-        self._views: dict[ResourceId, ClientResource] = {}
+        self.sight = versions.sight_of(device.user_agent, device.version)
+        self._listed: dict[ResourceId, Listed] = {}
+        self._actor_type: str = subject.actor_type or ""
+        self._is_verified = False
         self._previous_key = previous_key
         self._old_site_names = not versions.reads_sites(device.user_agent, device.version)
         self._resets: set[ResourceId] = set()
-        self._is_stale = asyncio.Event()
+        self._patches: list[Patch] = []
+        self._is_stale = False
+        self._has_init = False
         self._list_lock = asyncio.Lock()
         self._refresher: asyncio.Task[None] | None = None
         self._expiry: Timer | None = None
@@ -107,9 +112,10 @@ class ClientChannel(Channel):
             older.close()
         self.reply_ok(frame)
         await self.send_init(is_back=True)
-        if self._refresher is None:
-            self._refresher = asyncio.get_running_loop().create_task(self._refresh_when_stale())
+        if not self._has_init:
+            self._has_init = True
             self._watch_expiry()
+        self._start_refresher()
         if self._previous_key not in (None, self.device.public_key):
             self._pools.renew_initiators()
         self._previous_key = self.device.public_key
@@ -123,31 +129,38 @@ class ClientChannel(Channel):
         """
         async with self._list_lock:
             self._resets.clear()
-            self._is_stale.clear()
+            self._patches.clear()
+            self._is_stale = False
             self.grants.begin_loading()
-            async with self.hub.db.scoped(self.subject) as scope:
-                account = await scope.account()
-                if await scope.find(ClientToken, self.token_id) is None:
-                    self.disconnect()
-                    return
-                await self._load_list(scope)
-                at = self.hub.clock.utc_now()
-                rows = await authorizations.of_receiver(scope, self.device_id, at)
-                self._past = await authorizations.past_of(scope, self.device_id, self.device.public_key, at)
-            self.grants.load((row.initiating_device_id, row.resource_id, Grant(row.id, row.expires_at)) for row in rows)
+            found = await self.hub.lists.begin(self)
+            if not found.has_token:
+                self.disconnect()
+                return
+            self._adopt(found.look)
+            self._listed = found.look.listed
+            self._past = found.past
+            self.grants.load(
+                (row.initiating_device_id, row.resource_id, Grant(row.id, row.expires_at)) for row in found.grants
+            )
             self._held.load(self._held_of(row) for row in self._past.held)
             init = portal.ClientInit(
-                interface=views.interface(self.device, account.config),
-                resources=tuple(self._views.values()),
+                interface=views.interface(self.device, found.config),
                 relays=self._relays.select(),
                 authorizations=self.grants.refs(),
                 flow_logs=self.hub.flow_logs,
             )
-            kept = self._still_granted(init.resources) if is_back else init.resources
-            if kept != init.resources:
-                self.push(init.model_copy(update={"resources": kept}))
-            self.push(init)
+            if is_back and self._past.lost:
+                listed = tuple(ViewsOf(self._listed).values())
+                kept = self._still_granted(listed)
+                if kept != listed:
+                    self.push(init.model_copy(update={"resources": kept}))
+            self._send_init(init, self._listed.values())
             self._look_later()
+
+    def _send_init(self, init: portal.ClientInit, listed: Iterable[Listed]) -> None:
+        if self.is_joined:
+            resources = [one.json(old_client=self._old_site_names) for one in listed]
+            self._transport.send_encoded(portal.encode_init(init, resources, old_client=self._old_site_names))
 
     def _held_of(self, row: PolicyAuthorization) -> HeldGrant:
         resource_id = ResourceId(row.resource_id)
@@ -267,13 +280,32 @@ class ClientChannel(Channel):
             reset: Resources whose grant ended; if they stay in the list, the client is made to ask anew.
         """
         self._resets |= reset or set()
-        self._is_stale.set()
+        self._is_stale = True
+        self._start_refresher()
+
+    def patch(self, patch: Patch, reset: "set[ResourceId] | None" = None) -> None:
+        """Some resources changed: what is different is sent at once, or once the list that is being computed is there.
+
+        Args:
+            reset: Resources of the patch whose grant ended.
+        """
+        self._resets |= reset or set()
+        if self._is_stale or not self._has_init or self._list_lock.locked():
+            self._patches.append(patch)
+            self._start_refresher()
+            return
+        try:
+            self._apply(patch)
+        except Exception:
+            self._fail()
 
     async def wait_refreshed(self) -> None:
         """Returns when the list is computed, and what changed is sent."""
-        while self._is_stale.is_set() or self._list_lock.locked():
-            async with self._list_lock:  # whoever computes holds it; who waits for it comes before us, or soon after
-                await asyncio.sleep(0)
+        while self._is_stale or self._patches or self._refresher is not None or self._list_lock.locked():
+            if self._refresher is not None:
+                await asyncio.wait([self._refresher])
+            else:
+                await asyncio.sleep(0.001)
 
     def hold(self, grant: HeldGrant) -> None:
         """A grant was made for this client: it is renewed in time."""
@@ -300,45 +332,48 @@ class ClientChannel(Channel):
             is_verified,
         )
 
-    async def _refresh_when_stale(self) -> None:
-        while True:
-            await self._is_stale.wait()
-            try:
-                async with self.hub.refreshes, self._list_lock:
+    def _start_refresher(self) -> None:
+        if self._refresher is None and self._has_init and (self._is_stale or self._patches):
+            self._refresher = asyncio.get_running_loop().create_task(self._refresh_until_fresh())
+
+    async def _refresh_until_fresh(self) -> None:
+        try:
+            while self._is_stale or self._patches:
+                async with self._list_lock:
                     await self._refresh()
-            except NotFound:
-                return
-            except DatabaseUnavailable:
-                await asyncio.sleep(_REFRESH_RETRY_S)
-                self._is_stale.set()
-            except Exception:
-                self.hub.metrics.failures.labels("refresh").inc()
-                log.exception("the list of a client could not be computed", client_id=self.device_id)
-                self.close()
-                return
+        except NotFound:
+            self._patches.clear()
+        except DatabaseUnavailable:
+            self._is_stale = True
+            self._look = self.hub.clock.call_later(_REFRESH_RETRY_S, self._start_refresher)
+        except Exception:
+            self._patches.clear()
+            self._fail()
+        finally:
+            self._refresher = None
+
+    def _fail(self) -> None:
+        """The client comes back and gets a fresh init."""
+        self.hub.metrics.failures.labels("refresh").inc()
+        log.exception("the list of a client could not be computed", client_id=self.device_id)
+        self.close()
 
     async def _refresh(self) -> None:
-        self._is_stale.clear()
+        if not self._is_stale:
+            patches, self._patches = self._patches, []
+            for patch in patches:
+                self._apply(patch)
+            return
+        self._is_stale = False
         if self.hub.clock.now() >= self._recompute_at:
             await reconcile(self)
         await self._renew_held()
-        resets = self._resets | self._held.take_ended(self.hub.clock.utc_now())
+        self._resets |= self._held.take_ended(self.hub.clock.utc_now())
+        self._patches.clear()  # the list is read after they were, so it has them
+        look = await self.hub.lists.look(self)
+        self._adopt(look)
+        self._replace({**dict.fromkeys(self._listed), **look.listed})
         self._resets.clear()
-        before, before_facts = dict(self._views), self.resources
-        try:
-            async with self.hub.db.scoped(self.subject) as scope:
-                await self._load_list(scope)
-        except DatabaseUnavailable:
-            self._resets |= resets
-            raise
-        self._pools.deny_lost(before, self._views)
-        deleted = [one for one in before if one not in self._views or one in resets or self._moved(before_facts, one)]
-        for resource_id in deleted:
-            self._held.forget(resource_id)
-            self.push(portal.ResourceDeleted(resource_id=resource_id))
-        for resource_id, view in self._views.items():
-            if resource_id in deleted or before.get(resource_id) != view:
-                self.push(portal.ResourceCreatedOrUpdated(resource=view))
         self._look_later()
 
     async def _renew_held(self) -> None:
@@ -350,26 +385,61 @@ class ClientChannel(Channel):
             await grants.renew(unit, self.device_id, self.token_id, at + RENEW_AHEAD)
         self._held.tried(at)
 
-    def _moved(self, before: dict[ResourceId, ResourceFacts], resource_id: ResourceId) -> bool:
+    def _adopt(self, look: Look) -> None:
+        self._actor_type, self._is_verified = look.standing.actor_type, look.standing.is_verified
+        self._changes_at = next_change(look.conditions, self.hub.clock.utc_now())
+        self._recompute_at = self.hub.clock.now() + RECOMPUTE_S * self.hub.spread(self.device_id)
+
+    def _apply(self, patch: Patch) -> None:
+        """Looks at the resources of a patch only."""
+        new: dict[ResourceId, Listed | None] = {}
+        for resource_id in patch.rules:
+            rules = patch.rules_for(resource_id, self.actor_id, self._actor_type)
+            is_allowed = may_reach(rules, lambda: self.circumstances(is_verified=self._is_verified))
+            new[resource_id] = patch.see(resource_id, self.sight) if is_allowed else None
+            self._expect_change([condition for rule in rules for condition in rule.conditions])
+        self._replace(new)
+
+    def _expect_change(self, conditions: Sequence[Condition]) -> None:
+        """Wakes up earlier if these conditions say something else before anything else is due."""
+        at = next_change(conditions, self.hub.clock.utc_now()) if conditions else None
+        if at is not None and (self._changes_at is None or at < self._changes_at):
+            self._changes_at = at
+            self._look_later()
+
+    def _replace(self, new: Mapping[ResourceId, Listed | None]) -> None:
+        """Puts other views, or none, in the place of some; the client is told of what is different."""
+        resets = self._resets & new.keys()
+        self._resets -= resets
+        before = {one: self._listed[one] for one in new if one in self._listed}
+        after = {one: listed for one, listed in new.items() if listed is not None}
+        if any(listed.view.type == "static_device_pool" for listed in before.values()):
+            others = {one: listed for one, listed in self._listed.items() if one not in new}
+            self._pools.deny_lost(ViewsOf(before), ViewsOf({**others, **after}))
+        deleted = [
+            one for one, old in before.items() if one not in after or one in resets or self._is_moved(old, after[one])
+        ]
+        for resource_id in deleted:
+            self._listed.pop(resource_id)
+            self._held.forget(resource_id)
+            self.push(portal.ResourceDeleted(resource_id=resource_id))
+        for resource_id, listed in after.items():
+            old = before.get(resource_id)
+            self._listed[resource_id] = listed
+            is_same = old is listed or (old is not None and old.view == listed.view)
+            if self.is_joined and (resource_id in deleted or not is_same):
+                self._transport.send_encoded(listed.update(self.version, old_client=self._old_site_names))
+
+    def _is_moved(self, old: Listed, new: Listed) -> bool:
         """Whether a client this old must see a moved resource go and come back."""
-        old, new = before.get(resource_id), self.resources.get(resource_id)
-        if old is None or new is None or old.site_id == new.site_id:
+        if old.facts.site_id == new.facts.site_id:
             return False
         return not versions.takes_site_change(self.device.user_agent, self.device.version)
 
-    async def _load_list(self, scope: Scope) -> None:
-        actor, device = await scope.find(Actor, self.actor_id), await scope.find(Device, self.device_id)
-        if actor is None or device is None:
-            raise NotFound("the client is gone")
-        rules = await access.rules_of_actor(scope, actor)
-        now = self.circumstances(is_verified=device.verified_at is not None)
-        granted = connectable(rules, now)
-        facts = await access.resource_facts(scope, granted)
-        seen = ((one, client_view(fact, self.device.user_agent, self.device.version)) for one, fact in facts.items())
-        self._views = {one: view for one, view in seen if view is not None}
-        self.resources = {one: facts[one] for one in self._views}
-        self._changes_at = next_change((one for rule in rules for one in rule.conditions), now.at)
-        self._recompute_at = self.hub.clock.now() + RECOMPUTE_S * self.hub.spread(self.device_id)
+    @property
+    def resources(self) -> Mapping[ResourceId, ResourceFacts]:
+        """What the client was told that it may reach."""
+        return FactsOf(self._listed)
 
     def _look_later(self) -> None:
         """Wakes up when a time window opens or closes, a grant has to be renewed, or it has been long."""
@@ -391,7 +461,7 @@ class ClientChannel(Channel):
 
     def holds_address(self, address: str) -> bool:
         """Whether any listed pool has a device with that address."""
-        return any(address in pool_addresses(view) for view in self._views.values())
+        return any(address in pool_addresses(view) for view in ViewsOf(self._listed).values())
 
     async def readdress(self, ipv4: str, ipv6: str) -> None:
         """The device has other tunnel addresses: everything is told anew."""

@@ -1,6 +1,5 @@
 """What all channels of a node share."""
 
-import asyncio
 import random
 import re
 import secrets
@@ -9,9 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from wardgate.portal.channels.lists import Lists
 from wardgate.portal.clock import Clock
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.group_commit import GroupCommit
 from wardgate.portal.db.outbox import Reader
 from wardgate.portal.metrics import Metrics
 from wardgate.portal.presence import Presence
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from wardgate.portal.cluster.cluster import Cluster
     from wardgate.portal.scheduler import Job
 
-MAX_REFRESHES = 8
-"""Recomputations of clients' lists that run side by side, so that requests get their turn at the database."""
-
 
 def new_node_id() -> str:
     """The machine's name, and something that no other start has; letters, digits, dashes and underscores."""
@@ -41,6 +39,8 @@ class Hub:
     """The node's database, clock, presence and counters.
 
     Attributes:
+        writes: For small pieces of work that come in great numbers.
+        lists: What clients may reach, computed for many at once.
         delivery: Brings logs to their sinks.
         outbox: How far the changes of the database were told to the channels.
         node_id: This portal among those of its database; another one after each start.
@@ -63,7 +63,6 @@ class Hub:
     jobs: "Sequence[Job] | None" = None
     shuffled: Callable[[Sequence[Any]], Sequence[Any]] = lambda some: random.sample(some, len(some))
     delivery: Delivery = field(init=False)
-    refreshes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REFRESHES))
 
     is_draining: bool = False
     bus: "Bus | None" = None
@@ -72,6 +71,8 @@ class Hub:
     def __post_init__(self) -> None:
         self.outbox = Reader(self.db)
         self.presence = Presence(self.clock.utc_now)
+        self.writes = GroupCommit(self.db)
+        self.lists = Lists(self.db, self.clock)
         operator = operator_of(self.settings)
         self.delivery = Delivery(
             self.db,

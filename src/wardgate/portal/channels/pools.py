@@ -4,6 +4,7 @@ The target is told first, and the initiator in the same moment: both queues keep
 anything else overtakes the grant. A target never says goodbye when it loses a grant, so the initiator is told as well.
 """
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -157,7 +158,7 @@ class Pools:
         )
 
     def deny_lost(
-        self, before: dict[ResourceId, portal.ClientResource], after: dict[ResourceId, portal.ClientResource]
+        self, before: Mapping[ResourceId, portal.ClientResource], after: Mapping[ResourceId, portal.ClientResource]
     ) -> None:
         """Tells the client of devices that left its last pool; before the pools change, else it finds no route."""
         kept = {address for view in after.values() for address in pool_addresses(view)}

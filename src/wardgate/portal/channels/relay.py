@@ -5,6 +5,7 @@ from typing import ClassVar
 from wardgate.ids import RelayId, TokenId
 from wardgate.portal.channels.base import CLOSE_NORMAL, Channel, Transport
 from wardgate.portal.channels.hub import Hub
+from wardgate.portal.channels.views import cut_location
 from wardgate.portal.cluster.messages import RelayRecord
 from wardgate.portal.db.tables import RelayToken
 from wardgate.portal.domain.subjects import Location
@@ -53,7 +54,7 @@ class RelayChannel(Channel):
             ipv4=self.ipv4,
             ipv6=self.ipv6,
             port=self.port,
-            location=self.location,
+            location=cut_location(self.location),
             stamp_secret=self.stamp_secret,
             replaces=self.replaces,
         )

@@ -1,13 +1,13 @@
 """How rows look on the wire: the interface of a device, the two messages of a grant, the flow-log token."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
 from wardgate.ids import ClientId
 from wardgate.portal.channels.handles import DeviceView
-from wardgate.portal.cluster.messages import DeviceRecord
+from wardgate.portal.cluster.messages import MAX_TEXT, DeviceRecord
 from wardgate.portal.domain import versions
 from wardgate.portal.domain.filters import wire_filters
 from wardgate.portal.domain.resources import ResourceFacts, client_view
@@ -58,15 +58,21 @@ def device_record(device: DeviceFacts) -> DeviceRecord:
     """A device as other portals know it: without its secrets."""
     return DeviceRecord(
         id=device.id,
-        name=device.name,
+        name=device.name[:MAX_TEXT],
         public_key=device.public_key,
         ipv4=device.ipv4,
         ipv6=device.ipv6,
-        user_agent=device.user_agent,
-        version=device.version,
+        user_agent=device.user_agent[:MAX_TEXT],
+        version=device.version[:MAX_TEXT] if device.version else None,
         remote_ip=device.remote_ip,
-        location=device.location,
+        location=cut_location(device.location),
     )
+
+
+def cut_location(location: Location) -> Location:
+    """A place with names no longer than other portals take."""
+    region = location.region[:MAX_TEXT] if location.region else None
+    return replace(location, region=region, city=location.city[:MAX_TEXT] if location.city else None)
 
 
 def interface(device: DeviceFacts, config: dict[str, Any]) -> portal.Interface:

@@ -151,6 +151,7 @@ class Cluster:
     def _drop(self, node_id: str) -> None:
         self._series.pop(node_id, None)
         self._directory.drop(node_id)
+        self.refs.refuse_all(node_id)
         self._metrics.nodes.set(len(self._series) + 1)
 
     def _connected(self) -> None:

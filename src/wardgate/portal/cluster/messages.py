@@ -17,8 +17,10 @@ from wardgate.portal.domain.subjects import Location
 from wardgate.wire import portal
 from wardgate.wire.portal import Json
 
-MAX_RECORDS: Final = 300
-"""Records in one message: some 600 bytes each."""
+MAX_RECORDS: Final = 100
+"""Records in one message: some 600 bytes each, two kilobytes with the longest texts."""
+MAX_TEXT: Final = 255
+"""Characters of a text that a device says of itself, or a proxy of its place; what is longer is cut off."""
 
 _Text = Annotated[str, Field(max_length=1024)]
 _Id = Annotated[str, Field(max_length=64)]

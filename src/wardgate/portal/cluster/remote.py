@@ -38,23 +38,29 @@ class Refs:
     """Requests that other portals have not answered; the oldest are forgotten when too many wait."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[str, tuple[Answered, Answered]] = OrderedDict()
+        self._waiting: OrderedDict[str, tuple[str, Answered, Answered]] = OrderedDict()
 
-    def new(self, acknowledged: Answered, refused: Answered) -> str:
-        """A reference for one request."""
+    def new(self, node_id: str, acknowledged: Answered, refused: Answered) -> str:
+        """A reference for one request to a portal."""
         ref = secrets.token_urlsafe(18)
-        self._waiting[ref] = (acknowledged, refused)
+        self._waiting[ref] = (node_id, acknowledged, refused)
         while len(self._waiting) > MAX_PENDING:
             self._waiting.popitem(last=False)
         return ref
 
     def answer(self, ref: str, is_taken: bool) -> bool:
         """Tells who asked; false if nobody waits for it."""
-        callbacks = self._waiting.pop(ref, None)
-        if callbacks is None:
+        waiting = self._waiting.pop(ref, None)
+        if waiting is None:
             return False
-        callbacks[0 if is_taken else 1](ref)
+        _, acknowledged, refused = waiting
+        (acknowledged if is_taken else refused)(ref)
         return True
+
+    def refuse_all(self, node_id: str) -> None:
+        """A portal is gone: it will not answer."""
+        for ref in [ref for ref, (of_node, _, _) in self._waiting.items() if of_node == node_id]:
+            self.answer(ref, is_taken=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,7 +215,7 @@ class RemoteGateway:
 
     def new_ref(self, acknowledged: Answered, refused: Answered) -> str:
         """A reference for one request; one of the two is called with it, once, or neither."""
-        return self.sender.refs.new(acknowledged, refused)
+        return self.sender.refs.new(self.node_id, acknowledged, refused)
 
     def create(self, message: portal.CreateAuthorization, grant: Grant) -> None:
         """Lets a client in."""

@@ -1,14 +1,15 @@
 """Grants: made when asked for, read when a receiver joins, gone when anything they depend on goes."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from sqlalchemy import and_, delete, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from wardgate.portal.db import access
+from wardgate.ids import MembershipId
+from wardgate.portal.db import access, listing
 from wardgate.portal.db.grant_tables import EndedGrant
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.tables import (
@@ -20,6 +21,7 @@ from wardgate.portal.db.tables import (
     Policy,
     PolicyAuthorization,
     TenantRow,
+    new_id,
 )
 from wardgate.portal.db.types import UtcDateTime
 from wardgate.portal.domain.authorizations import Granted, PolicyRule
@@ -56,9 +58,16 @@ async def record(
         PolicyAuthorization.receiving_device_id == receiving_device_id,
         PolicyAuthorization.resource_id == granted.rule.resource_id,
     )
-    await unit.session.execute(older)
+    known = asked_of(unit)
+    pair = (initiating_device_id, receiving_device_id, str(granted.rule.resource_id))
+    if known is None or pair in known.granted:
+        await unit.session.flush()
+        await unit.session.execute(older)
+    if known is not None:
+        known.granted.add(pair)
     row = PolicyAuthorization(
         account_id=unit.account_id,
+        id=new_id(),
         policy_id=granted.rule.policy_id,
         resource_id=granted.rule.resource_id,
         token_id=token_id,
@@ -78,15 +87,73 @@ async def record(
     return row
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What decides about many requests at once.
+
+    Attributes:
+        rules: The enabled policies that link an actor to a resource, oldest first, by both.
+        granted: Initiator, receiver and resource of the grants that these initiators have.
+    """
+
+    rules: dict[tuple[str, str], list[PolicyRule]]
+    granted: set[tuple[str, str, str]]
+
+
+async def read_asked(unit: UnitOfWork, asks: Sequence[tuple[str, str, str]]) -> Asked:
+    """What decides about requests, each given as actor, device and resource."""
+    actors = {actor for actor, _, _ in asks}
+    everyone = await listing.everyone(unit)
+    types = await listing.types_of(unit, actors)
+    found = await listing.rules_of_resources(unit, {resource for _, _, resource in asks})
+    groups = {one.rule.group_id for one in found}
+    memberships = await listing.memberships(unit, actors, groups)
+    by_resource: dict[str, list[PolicyRule]] = {}
+    for one in found:
+        by_resource.setdefault(one.rule.resource_id, []).append(one.rule)
+    rules: dict[tuple[str, str], list[PolicyRule]] = {}
+    for actor, _, resource in asks:
+        rules[actor, resource] = some = []
+        for rule in by_resource.get(resource, ()):
+            membership = memberships.get((actor, rule.group_id))
+            if membership is not None or (rule.group_id == everyone and types.get(actor) in USER_TYPES):
+                some.append(replace(rule, membership_id=MembershipId(membership) if membership else None))
+    query = select(
+        PolicyAuthorization.initiating_device_id,
+        PolicyAuthorization.receiving_device_id,
+        PolicyAuthorization.resource_id,
+    ).where(
+        PolicyAuthorization.account_id == unit.account_id,
+        PolicyAuthorization.initiating_device_id.in_({device for _, device, _ in asks}),
+    )
+    granted = {(row[0], row[1], row[2]) for row in (await unit.session.execute(query)).all()}
+    return Asked(rules, granted)
+
+
+def asked_of(unit: UnitOfWork) -> Asked | None:
+    """What was read for all requests of a transaction; `None` if this one has it for itself."""
+    found: Asked | None = unit.shared.get(read_asked) if unit.shared is not None else None
+    return found
+
+
 async def of_receiver(scope: Scope, device_id: str, at: datetime) -> Sequence[PolicyAuthorization]:
     """The unexpired grants with this receiver; one for each client and resource, the one that lasts longest."""
+    return (await of_receivers(scope, [device_id], at)).get(device_id, [])
+
+
+async def of_receivers(scope: Scope, device_ids: Sequence[str], at: datetime) -> dict[str, list[PolicyAuthorization]]:
+    """The same for many receivers, by receiver."""
     query = (
         scope.select(PolicyAuthorization)
-        .where(PolicyAuthorization.receiving_device_id == device_id, PolicyAuthorization.expires_at > at)
+        .where(PolicyAuthorization.receiving_device_id.in_(device_ids), PolicyAuthorization.expires_at > at)
         .order_by(PolicyAuthorization.expires_at, PolicyAuthorization.inserted_at)
     )
-    best = {(row.initiating_device_id, row.resource_id): row for row in await scope.all(query)}
-    return list(best.values())
+    rows = await scope.all(query)
+    best = {(row.receiving_device_id, row.initiating_device_id, row.resource_id): row for row in rows}
+    found: dict[str, list[PolicyAuthorization]] = {}
+    for row in best.values():
+        found.setdefault(row.receiving_device_id, []).append(row)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +171,11 @@ class Past:
     has_ended: bool
 
 
-async def past_of(scope: Scope, device_id: str, public_key: str, at: datetime) -> Past:
-    """What a client with this key has, and what it lost since it was last told."""
+NOTHING_PAST: Final = Past((), frozenset(), False)
+
+
+async def pasts_of(scope: Scope, keys: Mapping[str, str], at: datetime) -> dict[str, Past]:
+    """What clients, given with their keys, have and lost since they were last told; nothing of those without either."""
     receiver_key = (
         select(PolicyAuthorization, Device.public_key)
         .join(
@@ -117,19 +187,28 @@ async def past_of(scope: Scope, device_id: str, public_key: str, at: datetime) -
         )
         .where(
             PolicyAuthorization.account_id == scope.account_id,
-            PolicyAuthorization.initiating_device_id == device_id,
-            PolicyAuthorization.initiator_public_key == public_key,
+            PolicyAuthorization.initiating_device_id.in_(sorted(keys)),
         )
         .order_by(PolicyAuthorization.inserted_at, PolicyAuthorization.id)
     )
-    held, lost = [], set()
+    held: dict[str, list[PolicyAuthorization]] = {}
+    lost: dict[str, set[str]] = {}
     for grant, key in (await scope.session.execute(receiver_key)).all():
+        device_id = grant.initiating_device_id
+        if grant.initiator_public_key != keys[device_id]:
+            continue
         if grant.receiver_public_key == key and grant.expires_at > at:
-            held.append(grant)
+            held.setdefault(device_id, []).append(grant)
         else:
-            lost.add(grant.resource_id)
-    ended = await scope.all(scope.select(EndedGrant).where(EndedGrant.initiating_device_id == device_id))
-    return Past(held, frozenset(lost | {one.resource_id for one in ended}), bool(ended))
+            lost.setdefault(device_id, set()).add(grant.resource_id)
+    ended: set[str] = set()
+    for one in await scope.all(scope.select(EndedGrant).where(EndedGrant.initiating_device_id.in_(sorted(keys)))):
+        ended.add(one.initiating_device_id)
+        lost.setdefault(one.initiating_device_id, set()).add(one.resource_id)
+    return {
+        device_id: Past(held.get(device_id, ()), frozenset(lost.get(device_id, ())), device_id in ended)
+        for device_id in {*held, *lost}
+    }
 
 
 async def forget_ended(unit: UnitOfWork, device_id: str) -> None:

@@ -14,12 +14,13 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
-from wardgate.errors import InvalidBackup
+from wardgate.errors import InvalidBackup, SettingError
 
 FORMAT: Final = 1
 _KIND: Final = "wardgate-backup"
@@ -101,7 +102,11 @@ def decode(kind: str, value: Any) -> Any:
 
 
 class Writer:
-    """Writes a backup, one table after the other."""
+    """Writes a backup, one table after the other.
+
+    Raises:
+        SettingError: From each of its calls: the file cannot be written.
+    """
 
     def __init__(self, file: IO[bytes], header: Header) -> None:
         self._file = gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0)
@@ -127,12 +132,23 @@ class Writer:
     def finish(self) -> None:
         """Says that this is all."""
         self._put({"complete": True, "tables": self._tables, "rows": self._rows, "sha256": self._hash.hexdigest()})
-        self._file.close()
+        with _reported_writing():
+            self._file.close()
 
     def _put(self, value: Any) -> None:
         line = _dump(value) + b"\n"
         self._hash.update(line)
-        self._file.write(line)
+        with _reported_writing():
+            self._file.write(line)
+
+
+@contextmanager
+def _reported_writing() -> Iterator[None]:
+    """Keeps a full disk under the file apart from one under the database."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingError(f"the backup cannot be written: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from wardgate.errors import Conflict, InvalidInput
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sealing import seal
-from wardgate.portal.db.tables import Device, GatewayToken, new_id
+from wardgate.portal.db.tables import Actor, ClientToken, Device, GatewayToken, new_id
 from wardgate.portal.domain.subjects import Location
 from wardgate.portal.domain.tunnel_ips import ipv4_candidates, ipv6_candidates
 
@@ -41,8 +41,33 @@ class Connecting:
 
 async def find_client(unit: UnitOfWork, actor_id: str, firezone_id: str) -> Device | None:
     """The actor's device with that self-reported id."""
+    known = unit.shared.get(read_connecting) if unit.shared is not None else None
+    if known is not None and (actor_id, firezone_id) in known:
+        device: Device = known[actor_id, firezone_id]
+        return device
     query = unit.select(Device).where(Device.actor_id == actor_id, Device.firezone_id == firezone_id)
     return (await unit.session.scalars(query)).one_or_none()
+
+
+async def read_connecting(
+    unit: UnitOfWork, connects: Sequence[tuple[str, str | None]]
+) -> dict[tuple[str, str], Device]:
+    """The devices of clients that connect, given as token and self-reported id; by actor and self-reported id.
+
+    Their tokens and actors are read as well, so that whoever needs them next finds them without asking the database.
+    """
+    token_ids = {token_id for token_id, _ in connects}
+    query = (
+        select(ClientToken, Actor)
+        .join(Actor, and_(Actor.account_id == ClientToken.account_id, Actor.id == ClientToken.actor_id))
+        .where(ClientToken.account_id == unit.account_id, ClientToken.id.in_(token_ids))
+    )
+    owners = (await unit.session.execute(query)).all()
+    unit.keep(owners)
+    named = {external_id for _, external_id in connects if external_id is not None}
+    actor_ids = {actor.id for _, actor in owners}
+    found = await unit.all(unit.select(Device).where(Device.actor_id.in_(actor_ids), Device.firezone_id.in_(named)))
+    return {(device.actor_id or "", device.firezone_id or ""): device for device in found}
 
 
 async def find_by_address(scope: Scope, address: str) -> Device | None:

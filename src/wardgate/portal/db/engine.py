@@ -25,7 +25,7 @@ from wardgate.portal.db.locks import AccountLocks
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sqlite_file import NEWEST_REVISION, NEWEST_VERSION, checked_version
 from wardgate.portal.db.timing import time_queries
-from wardgate.portal.db.trouble import translated, why_unavailable
+from wardgate.portal.db.trouble import reported_settings, translated, why_unavailable
 from wardgate.portal.domain.log_ids import Sequencer
 from wardgate.portal.domain.subjects import Subject
 
@@ -94,7 +94,7 @@ class Database:
             SettingError: The tables are of a newer version, or the key is not theirs, or there is no such revision.
             DatabaseUnavailable: It is away, or too busy.
         """
-        async with translated():
+        with reported_settings():
             if to is None and not versions and await self._is_ready():
                 return None
             from wardgate.portal.db import migrate
@@ -152,7 +152,7 @@ class Database:
             return await connection.run_sync(work)
 
     async def _is_sealed(self) -> bool:
-        async with self._engine.connect() as connection:
+        async with translated(), self._engine.connect() as connection:
             return await connection.run_sync(self.keys.check)
 
     async def reseal(self, key: str) -> int:
@@ -200,7 +200,7 @@ class Database:
         return self._path is not None and not self._path.exists()
 
     async def _has_newest_revision(self) -> bool:
-        async with self._engine.connect() as connection:
+        async with translated(), self._engine.connect() as connection:
             found = await connection.execute(text("SELECT version_num FROM alembic_version"))
             return list(found.scalars()) == [NEWEST_REVISION]
 
@@ -208,18 +208,16 @@ class Database:
         """Migrates an SQLite file; a server's tables are migrated by hand, and only checked here.
 
         Raises:
-            SettingError: The tables are of another version.
+            SettingError: The tables are of another version, or the server does not let us in.
+            DatabaseUnavailable: It is away: starting again later may do.
         """
         if self.is_sqlite:
             await self.migrate()
             return
         from wardgate.portal.db.migrate import is_current
 
-        try:
-            async with self._engine.connect() as connection:
-                is_ready = await connection.run_sync(is_current) and await connection.run_sync(self.keys.check)
-        except (SQLAlchemyError, OSError) as error:
-            raise SettingError(f"database: it cannot be reached: {error}") from None
+        with reported_settings():
+            is_ready = await self.snapshot(is_current) and await self.snapshot(self.keys.check)
         if not is_ready:
             raise SettingError("database: its tables are of another version: run `wardgate portal migrate` first")
 

@@ -5,7 +5,7 @@ Source: portal-domain-3 B6.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import func, select, update
@@ -20,7 +20,11 @@ from wardgate.portal.domain import log_ids, subjects
 from wardgate.portal.domain.log_ids import Stream
 
 FEATURE: Final = "log_sinks"
+SETTLED: Final = timedelta(seconds=30)
+"""After this a row has no older ones that are still to be committed."""
 _PASSES: Final = 32
+_CLOCKS_DIFFER: Final = timedelta(seconds=1)
+"""What was numbered so long after a reading may have been there before it: another portal's clock may be ahead."""
 
 
 async def due(db: Database) -> list[LogSink]:
@@ -101,7 +105,7 @@ async def advance(
         sent: How many events the destination took.
         read_at: When the rows were read.
     """
-    passes = [*cursor.passes, [to, log_ids.seq_at(read_at)]][-_PASSES:]
+    passes = [*cursor.passes, [to, log_ids.seq_at(read_at + _CLOCKS_DIFFER)]][-_PASSES:]
     moved = {
         "cursor": to,
         "synced_count": LogSinkCursor.synced_count + sent,

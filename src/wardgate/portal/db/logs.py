@@ -107,6 +107,14 @@ def write_api_request(
     )
 
 
+async def logs_since(scope: Scope, stream: Stream, seq: int, limit: int = 1000) -> Sequence[AnyLog]:
+    """The rows of a log from a sequence number on, in that order."""
+    table: Any = TABLES[stream]
+    query = select(table).where(table.account_id == scope.account_id, table.seq >= seq)
+    rows: Sequence[AnyLog] = (await scope.session.scalars(query.order_by(table.seq).limit(limit))).all()
+    return rows
+
+
 @dataclass(frozen=True, slots=True)
 class LogQuery:
     """Which rows of a log.

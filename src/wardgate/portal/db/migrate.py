@@ -68,8 +68,15 @@ def current(connection: Connection) -> str | None:
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether the tables are of this version."""
-    return current(connection) == revisions()[0]
+    """Whether the tables are of this version.
+
+    Raises:
+        SettingError: They are of a newer one.
+    """
+    found, known = current(connection), revisions()
+    if found is not None and found not in known:
+        raise SettingError("database: it was made by a newer version of Wardgate; it was left untouched")
+    return found == known[0]
 
 
 def migrate(

@@ -5,7 +5,7 @@ transaction and follows the cascading references itself, so that a grant which g
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -112,7 +112,12 @@ class Change:
 
 
 class UnitOfWork(Scope):
-    """Changes rows of one account in one transaction."""
+    """Changes rows of one account in one transaction.
+
+    Attributes:
+        shared: If others use the same transaction: what was read for all of them, by who reads it. Changes that nobody
+            is told of are written with theirs then, at the end.
+    """
 
     def __init__(
         self, session: AsyncSession, subject: Subject, at: datetime, keyring: Keyring, sequencer: Sequencer
@@ -121,6 +126,8 @@ class UnitOfWork(Scope):
         self.at = at
         self.sequencer = sequencer
         self.committed: list[Callable[[], None]] = []
+        self.shared: Mapping[object, Any] | None = None
+        self._kept: list[object] = []
         self._changes: list[Change] = []
 
     @property
@@ -131,6 +138,10 @@ class UnitOfWork(Scope):
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Calls back once the changes are durable, before any later change is."""
         self.committed.append(callback)
+
+    def keep(self, rows: object) -> None:
+        """Holds rows to the end: one that nobody holds would be read again when it is looked for by its id."""
+        self._kept.append(rows)
 
     async def locked_account(self) -> Account:
         """The account, which no other unit of work reads like this until this one ends: for rules that count rows.
@@ -156,6 +167,8 @@ class UnitOfWork(Scope):
         """
         if unique is None:
             self.session.add(row)
+            if silent and self.shared is not None:
+                return
             await self._flush()
         else:
             await self._flush()
@@ -172,12 +185,14 @@ class UnitOfWork(Scope):
             Conflict: What it refers to was deleted meanwhile.
         """
         assert row in self.session, "a row of another session would be changed in memory alone"
-        before = as_json(row)
         changed = {name: value for name, value in values.items() if getattr(row, name) != value}
         if not changed:
             return False
+        before = None if silent else as_json(row)
         if unique is None:
             _set(row, changed)
+            if silent and self.shared is not None:
+                return True
             await self._flush()
         else:
             await self._update_unique(row, changed, unique)

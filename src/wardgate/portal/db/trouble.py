@@ -1,17 +1,28 @@
 """What keeps a database from answering: it is away, full, read-only or too busy, which a later try may find mended."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from wardgate.errors import DatabaseUnavailable
+from wardgate.errors import DatabaseUnavailable, SettingError
 
 # PostgreSQL's SQLSTATE classes and codes, appendix A of its manual.
 _CLASSES: Final = ("08", "53", "58")  # connection lost; out of disk, memory or connections; I/O errors
+_SETTINGS: Final = {
+    "28000": "the server does not let this user in",
+    "28P01": "the server does not accept the password",
+    "3D000": "the server has no such database",
+    "42501": "the user may not do this",
+    "0A000": "the server lacks something",
+    "58P01": "the server lacks something",
+}
 _CODES: Final = {
+    "28000": "its server does not let this user in",
+    "28P01": "its server does not accept the password",
+    "3D000": "its server does not have it",
     "25006": "it is read-only",
     "40001": "other changes were in the way",
     "40P01": "other changes were in the way",
@@ -47,6 +58,26 @@ async def translated() -> AsyncIterator[None]:
         if why is None:
             raise
         raise DatabaseUnavailable(f"the database cannot be used: {why}") from error
+
+
+@contextmanager
+def reported_settings() -> Iterator[None]:
+    """At the start, what only another setting or the server's administrator can mend ends the program.
+
+    Raises:
+        SettingError: That is so.
+        DatabaseUnavailable: The database is away, or too busy.
+    """
+    try:
+        yield
+    except (DatabaseUnavailable, DBAPIError) as error:
+        cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
+        original = getattr(cause, "orig", None)
+        text = _SETTINGS.get(str(getattr(original, "sqlstate", None)))
+        if text is None:
+            raise
+        first_line, _, _ = str(original).partition("\n")
+        raise SettingError(f"database: {text}: {first_line}") from None
 
 
 def why_unavailable(error: BaseException) -> str | None:

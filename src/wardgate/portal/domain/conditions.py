@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -135,7 +135,12 @@ def _is_in_any(remote_ip: str, networks: Sequence[str]) -> bool:
         address = ip_address(remote_ip)
     except ValueError:
         return False
-    return any(address in ip_network(one, strict=False) for one in networks)
+    return any(address in _network(one) for one in networks)
+
+
+@lru_cache(maxsize=10_000)
+def _network(text: str) -> IPv4Network | IPv6Network:
+    return ip_network(text, strict=False)
 
 
 # --- time ranges ----------------------------------------------------------------------------------------------------

@@ -47,7 +47,6 @@ from wardgate.portal.sinks.outcomes import (
 MAX_BYTES: Final = 512_000
 MAX_ROWS: Final = 500
 MAX_BATCHES: Final = 20
-SETTLED: Final = timedelta(seconds=30)
 GIVE_UP: Final = timedelta(hours=24)
 SYNC_ERROR: Final = "Sync error"
 _RUN_S: Final = 45.0
@@ -184,7 +183,7 @@ class _Run:
     async def _deliver_stream(self, stream: Stream) -> Failure | Poison | None:
         at = self._clock.utc_now()
         found = await log_sinks.cursors(self._db, self._sink, stream, at)
-        settled = log_ids.seq_at(at - SETTLED) - 1
+        settled = log_ids.seq_at(at - log_sinks.SETTLED) - 1
         passage = _Passage(self, stream, found.live, found.backfill)
         stopped = await passage.drain(settled)
         backfill = found.backfill
@@ -192,7 +191,7 @@ class _Run:
             return stopped
         passage.cursor = backfill
         stopped = await passage.drain(min(settled, backfill.until_seq or 0))
-        if stopped is None and passage.is_drained and at - backfill.inserted_at >= SETTLED:
+        if stopped is None and passage.is_drained and at - backfill.inserted_at >= log_sinks.SETTLED:
             await log_sinks.complete(self._db, passage.cursor, at)
         return stopped
 

@@ -65,6 +65,11 @@ def rate_limited() -> Refused:
     return Refused(503, "rate_limit", "Too many connection attempts, try again later", retry_after_s=1)
 
 
+def busy(retry_after_s: int) -> Refused:
+    """Too many connect at this moment; a program that is told when to come back does not give up."""
+    return Refused(503, "rate_limit", "Too many devices are connecting, try again later", retry_after_s)
+
+
 def draining() -> Refused:
     """This portal is about to end; another one, or this one after its start, takes the connection."""
     return Refused(503, "draining", "This portal is about to end, try again", retry_after_s=1)

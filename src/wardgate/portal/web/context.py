@@ -228,8 +228,11 @@ Handler = Callable[[Page], Awaitable[Response]]
 
 
 def errors_of(error: InvalidInput) -> Mapping[str, str]:
-    """What to say at each field."""
-    return {name: _sentence(texts[0]) for name, texts in error.fields.items()}
+    """What to say at each field of the form; problems inside lists are their list's."""
+    found: dict[str, str] = {}
+    for name, texts in error.fields.items():
+        found.setdefault(name.partition("[")[0].partition(".")[0], _sentence(texts[0]))
+    return found
 
 
 _SENTENCES: Final = {

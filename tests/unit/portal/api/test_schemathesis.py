@@ -106,6 +106,8 @@ async def send(portal: Portal, case: Any) -> Any:
     arguments = {name: value for name, value in arguments.items() if name in WANTED and value is not None}
     if "data" in arguments:
         arguments["content"] = arguments.pop("data")
+    headers = arguments.get("headers") or {}
+    arguments["headers"] = {name: str(value).encode("latin-1", "replace") for name, value in headers.items()}
     async with portal.client() as client:
         return await client.request(**arguments)
 

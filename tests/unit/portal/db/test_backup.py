@@ -3,23 +3,25 @@
 import gzip
 import json
 import stat
-from collections.abc import Callable, Iterator
+import subprocess
+import tracemalloc
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete, text
+from sqlalchemy import Connection, delete, insert, select, text
 
 from tests.postgres import Server
 from tests.unit.portal.filling import fill
 from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
-from wardgate.errors import Conflict, InvalidBackup, SettingError
+from wardgate.errors import Conflict, DatabaseUnavailable, InvalidBackup, SettingError
 from wardgate.portal.db import migrate
 from wardgate.portal.db.backup import TRANSIENT, backup, checksums, restore
 from wardgate.portal.db.backup_file import Adder, TableSum, read_header, verify
 from wardgate.portal.db.engine import Database
-from wardgate.portal.db.tables import Actor, Base, Group
+from wardgate.portal.db.tables import Account, Actor, Base, Group, Membership, new_id
 from wardgate.portal.services import groups
 
 OTHER_KEY = "b3RoZXIgc2VjcmV0IGtleSBvZiB0aGUgdGVzdHMgISE="
@@ -244,6 +246,79 @@ async def test_rows_that_a_database_does_not_take_leave_it_empty(
         with pytest.raises(InvalidBackup, match="sites has rows that this database does not take"):
             await restore(target, file)
         await is_untouched(target)
+
+
+async def test_a_restore_for_which_the_disk_is_too_small_leaves_nothing(
+    filled: Database, tmp_path: Path, tiny_disk: Path
+) -> None:
+    file = tmp_path / "backup"
+    await backup(filled, file)
+
+    async with opened(f"sqlite:///{tiny_disk / 'restored.db'}") as target:
+        with pytest.raises(DatabaseUnavailable, match="disk is full"):
+            await restore(target, file)
+
+    assert names_in(tiny_disk, "*") == []
+
+
+async def test_a_backup_for_which_the_disk_is_too_small_leaves_the_older_one(db: Database, tiny_disk: Path) -> None:
+    file = tiny_disk / "backup"
+    file.write_bytes(b"older")
+    await make_lab(db)
+    await db.transact(lambda connection: many_members(connection, 6000))
+
+    with pytest.raises(SettingError, match="No space left"):
+        await backup(db, file)
+
+    assert file.read_bytes() == b"older"
+    assert names_in(tiny_disk, "*") == ["backup"]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", place], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+async def test_memory_does_not_grow_with_the_rows(db: Database, tmp_path: Path) -> None:
+    await make_lab(db)
+    await db.transact(lambda connection: many_members(connection, 600))
+    small = await peak(backup(db, tmp_path / "small"))
+    await db.transact(lambda connection: many_members(connection, 2400))
+
+    large = await peak(backup(db, tmp_path / "large"))
+
+    assert large < small + 200_000, "2,400 people and memberships more are 2 MB as rows"
+
+
+async def peak(work: Awaitable[object]) -> int:
+    """The most memory, in bytes, that something had at once."""
+    tracemalloc.start()
+    try:
+        await work
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def many_members(connection: Connection, count: int) -> None:
+    """Adds people who are all in one group."""
+    account_id = connection.scalar(select(Account.id))
+    group_id = connection.scalar(select(Group.id).where(Group.type == "static"))
+    people = [
+        {"account_id": account_id, "id": new_id(), "type": "service_account", "name": f"robot {number}"}
+        for number in range(count)
+    ]
+    connection.execute(insert(Actor), people)
+    members = [
+        {"account_id": account_id, "id": new_id(), "actor_id": one["id"], "group_id": group_id} for one in people
+    ]
+    connection.execute(insert(Membership), members)
 
 
 async def test_a_file_that_cannot_be_written_is_said(db: Database, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.portal.helpers import ManualClock
-from wardgate.errors import SettingError
+from tests.postgres import Server
+from tests.unit.portal.helpers import SECRET_KEY, ManualClock
+from wardgate.errors import DatabaseUnavailable, SettingError
 from wardgate.portal.db.engine import Database
 
 
@@ -74,6 +75,38 @@ async def test_an_unknown_revision_is_refused(database_path: Path, clock: Manual
 def test_a_wrong_url_is_a_setting_error(url: str, clock: ManualClock) -> None:
     with pytest.raises(SettingError, match="database"):
         Database(url, clock)
+
+
+async def test_a_server_that_does_not_know_the_database_or_the_user_is_a_setting_error(postgresql: Server) -> None:
+    wrong_user = postgresql.url("postgres").replace("wardgate@", "nobody@")
+
+    for url, said in ((postgresql.url("missing"), "no such database"), (wrong_user, "does not let this user in")):
+        db = Database(url, ManualClock(), SECRET_KEY)
+        for work in (db.prepare, db.migrate):
+            with pytest.raises(SettingError, match=said):
+                await work()
+        await db.close()
+
+
+async def test_a_server_that_is_away_is_no_setting_error_since_it_may_come(postgresql: Server) -> None:
+    url = postgresql.url("postgres").replace(f":{postgresql.port}/", ":1/")
+    db = Database(url, ManualClock(), SECRET_KEY)
+
+    for work in (db.prepare, db.migrate):
+        with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
+            await work()
+    await db.close()
+
+
+async def test_a_user_who_may_not_make_tables_is_told(postgresql: Server, clock: ManualClock) -> None:
+    await postgresql.execute_now("DROP ROLE IF EXISTS reader")
+    await postgresql.execute_now("CREATE ROLE reader LOGIN")
+    db = Database(postgresql.url("postgres").replace("wardgate@", "reader@"), clock, SECRET_KEY)
+
+    with pytest.raises(SettingError, match="may not do this: permission denied"):
+        await db.migrate()
+
+    await db.close()
 
 
 async def test_migrating_twice_changes_nothing(db: Database) -> None:

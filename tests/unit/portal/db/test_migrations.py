@@ -136,7 +136,7 @@ async def test_the_tables_of_a_newer_version_are_refused_and_left(db: Database) 
     with pytest.raises(SettingError, match="newer version"):
         await db.migrate()
     if not db.is_sqlite:
-        with pytest.raises(SettingError, match="another version"):
+        with pytest.raises(SettingError, match="newer version"):
             await db.prepare()
 
     assert await db.transact(current) == "9998"

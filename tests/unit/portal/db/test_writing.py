@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from wardgate.ids import AccountId
 from wardgate.portal.db import devices
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.locks import AccountLocks
-from wardgate.portal.db.tables import Actor, Device, Group, Membership, OutboxEntry, new_id
-from wardgate.portal.services import actors, groups
+from wardgate.portal.db.tables import Actor, Device, Group, Membership, OutboxEntry, PolicyAuthorization, new_id
+from wardgate.portal.services import actors, groups, policies
 
 WAIT_S = 20.0
 
@@ -118,6 +119,48 @@ async def test_what_shares_the_account_waits_for_who_does_not_and_not_for_its_ki
         await asyncio.gather(share(), share(), alone())
 
     assert order == ["shared", "shared", "alone"]
+
+
+async def test_a_policy_that_goes_while_another_portal_grants_takes_the_grant_along_and_says_so(
+    db: Database, other_db: Database, lab: Lab
+) -> None:
+    """Deleted by a cascade alone, the grant would stay on its gateway."""
+    assert lab.policy is not None
+    policy_id, is_granted = lab.policy.id, asyncio.Event()
+
+    async def grant() -> None:
+        async with db.writing(lab.subject, shares=True) as unit:
+            client = await devices.create_device(
+                unit, type="client", actor_id=lab.actor.id, firezone_id="laptop", name="laptop"
+            )
+            gateway = await devices.create_device(
+                unit, type="gateway", site_id=lab.site.id, firezone_id="gw", name="gw"
+            )
+            row = PolicyAuthorization(
+                account_id=unit.account_id,
+                policy_id=policy_id,
+                resource_id=lab.resource.id,
+                token_id=lab.client_token_id,
+                initiating_device_id=client.id,
+                receiving_device_id=gateway.id,
+                expires_at=unit.at + timedelta(hours=1),
+            )
+            await unit.insert(row, silent=True)
+            is_granted.set()
+            await asyncio.sleep(0.1)  # the other one wants to delete by now
+
+    async def revoke() -> None:
+        await is_granted.wait()
+        async with other_db.writing(lab.subject) as unit:
+            await policies.delete_policy(unit, policy_id)
+
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.gather(grant(), revoke())
+
+    async with db.scoped(lab.subject) as scope:
+        assert await scope.all(scope.select(PolicyAuthorization)) == []
+        told = [(one.object, one.operation) for one in await outbox(scope.session)]
+    assert ("policy_authorizations", "delete") in told
 
 
 async def test_a_unit_goes_on_after_a_row_that_was_taken(db: Database, lab: Lab) -> None:

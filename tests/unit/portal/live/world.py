@@ -208,7 +208,7 @@ class World:
         """The same through the REST API; `{name}` in the path stands for an id."""
         url = self.nodes[0].url.replace("ws:", "http:") + path.format_map(_Ids(self))
         headers = {"Authorization": f"Bearer {self.tenants[tenant].api_token}"}
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=WAIT_S) as client:
             response = await client.request(method, url, json=body, headers=headers)
         assert response.status_code in status, response.text
         return response.json() if response.content else None

@@ -329,6 +329,29 @@ async def test_a_gateway_that_left_in_that_moment_is_offline_at_once(nodes: Node
     assert (await client.take(portal.AuthorizationCreationFailed)).reason == "offline"
 
 
+async def test_a_request_that_a_dying_portal_did_not_answer_ends_with_it(nodes: Nodes, lab: Lab) -> None:
+    gateway, client = await nodes.second.gateway(lab), await nodes.first.client(lab)
+    await gateway.take(portal.GatewayInit)
+    await client.take(portal.ClientInit)
+    beat(nodes, 4)
+    nodes.network.lost.add(nodes.second.hub.node_id)
+    await ask(lab, client)
+    assert await client.settle() == []
+
+    beat(nodes, 4)
+
+    assert (await client.take(portal.AuthorizationCreationFailed)).reason == "offline"
+
+
+async def test_devices_that_say_too_much_are_known_elsewhere_all_the_same(nodes: Nodes, lab: Lab) -> None:
+    agent = "Debian/12.0.0 gateway/1.5.3 (" + "x" * 5000 + ")"
+    for number in range(3):
+        await nodes.first.gateway(lab, f"gw{number}", agent=agent)
+
+    await until(lambda: len(online(nodes.second, lab)) == 3)
+    assert counted(nodes.second, "bus_dropped_total", why="malformed") == 0
+
+
 async def test_what_strangers_say_on_the_bus_is_dropped_and_counted(nodes: Nodes, lab: Lab) -> None:
     await granted(nodes, lab)
 

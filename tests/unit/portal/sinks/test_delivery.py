@@ -12,8 +12,12 @@ from sqlalchemy import select
 from tests.unit.portal.sinks.conftest import SETTLE_S, Bench
 from tests.unit.portal.sinks.receiver import Answer, Receiver, Seen, running
 from wardgate.errors import Conflict, Forbidden, InvalidInput
+from wardgate.portal.channels.hub import Hub
+from wardgate.portal.config import Settings
 from wardgate.portal.db import log_sinks
 from wardgate.portal.db.tables import Account, ChangeLog
+from wardgate.portal.domain.schedules import Every
+from wardgate.portal.jobs import standard_jobs
 from wardgate.portal.services import accounts
 from wardgate.portal.services import log_sinks as services
 from wardgate.portal.services.log_objects import log_object
@@ -451,3 +455,16 @@ async def _write_api_request(bench: Bench) -> None:
     seen = RequestSeen("GET", "/sites", None, None)
     async with bench.db.unscoped_write() as session:
         write_api_request(session, subject, seen, bench.clock.utc_now(), bench.db.sequencer)
+
+
+async def test_the_regular_job_of_a_portal_delivers(bench: Bench, database_url: str) -> None:
+    settings = Settings(database=database_url, log_sinks_allow_private=True)
+    hub = Hub(settings, bench.db, bench.clock)
+    await bench.sink(retroactive=True)
+    ids = await bench.changes(2)
+    (job,) = [one for one in standard_jobs() if one.name == "log-deliveries"]
+
+    await job.run(hub)
+
+    assert [one for one in bench.receiver.ids() if one in ids] == ids
+    assert job.schedule == Every(minutes=1)

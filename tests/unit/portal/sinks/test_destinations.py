@@ -1,5 +1,6 @@
 """The eight destinations at their real names over TLS, answered by a server that plays them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -9,6 +10,8 @@ from urllib.parse import parse_qs
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.portal.sinks.receiver import Answer, Receiver, Seen, make_authority, running
 from wardgate.portal.db.log_tables import LogSink
@@ -496,3 +499,39 @@ async def test_the_probe_is_another_id_each_time(world: World) -> None:
     for _ in range(2):
         assert await world.destination("s3").deliver(EVENTS, send) == Accepted()
     assert len(set(probes)) == 2
+
+
+# --- Whatever they say ------------------------------------------------------------------------------------------------
+
+OUTCOMES = (Accepted, TooLarge, Malformed, Retriable, Permanent)
+SAID = (
+    b'{"items":[{"create":{"status":201}},{"create":{"status":"x"}}]}',
+    b'{"items":[[],{}]}',
+    b'{"items":{}}',
+    b'{"items":[{"a":7},{}]}',
+    b'{"access_token":"a\\nb"}',
+    b'{"error":{"code":null}}',
+    b'{"code":[]}',
+    b"[" * 3000,
+    ASSUMED,
+)
+
+
+@given(
+    st.sampled_from(sorted(GIVEN)),
+    st.lists(
+        st.tuples(st.integers(200, 599), st.binary(max_size=60) | st.sampled_from(SAID), st.text(max_size=4)),
+        min_size=1,
+        max_size=5,
+    ),
+)
+def test_any_answers_give_an_outcome(kind: str, answers: list[tuple[int, bytes, str]]) -> None:
+    left = [Response(status, {"retry-after": after}, body) for status, body, after in answers]
+
+    async def send(request: Request) -> Response:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    world = World(Receiver(), Client())
+    outcome = asyncio.run(world.destination(kind).deliver(EVENTS, send))
+
+    assert isinstance(outcome, OUTCOMES)

@@ -51,7 +51,7 @@ async def look_around(db: Database, lab: Lab) -> None:
         await devices.latest_client(unit, lab.actor.id)
         await devices.find_by_address(unit, "100.64.0.1")
         await devices.find_by_hostname(unit, "laptop")
-        await authorizations.past_of(unit, lab.actor.id, "key", unit.at)
+        await authorizations.pasts_of(unit, {lab.actor.id: "key"}, unit.at)
         await authorizations.ending_before(unit, lab.actor.id, unit.at)
         await authorizations.of_receiver(unit, lab.actor.id, unit.at)
         for column in ("token_id", "policy_id", "resource_id", "membership_id", "initiating_device_id"):

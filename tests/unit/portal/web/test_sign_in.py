@@ -9,6 +9,7 @@ from tests.unit.portal.helpers import make_lab
 from tests.unit.portal.web.conftest import Pages
 from wardgate.portal.db.identity_tables import OneTimePasscode, PortalSession
 from wardgate.portal.db.log_tables import SessionLog
+from wardgate.portal.db.purge import remove_tokens
 from wardgate.portal.services.actors import create_actor, update_actor
 from wardgate.portal.web.security import own_path
 
@@ -106,6 +107,24 @@ async def test_a_link_signs_in_once_and_only_looking_does_not_use_it_up(pages: P
     refused = await pages.browser().send(link, status=403)
 
     assert "used already" in refused.text
+
+
+async def test_what_is_over_is_removed(pages: Pages) -> None:
+    db = pages.app.state.hub.db
+    await pages.browser().send(await pages.link_for(ADA))
+    await pages.browser().send("/corp/sign-in", email=ADA)
+
+    async def left() -> tuple[int, int]:
+        async with db.scoped(pages.lab.subject) as scope:
+            rows = [await scope.all(scope.select(OneTimePasscode)), await scope.all(scope.select(PortalSession))]
+            return len(rows[0]), len(rows[1])
+
+    await remove_tokens(db, pages.clock.utc_now())
+    assert await left() == (1, 1)
+    await remove_tokens(db, pages.clock.utc_now() + timedelta(minutes=15))
+    assert await left() == (0, 1)
+    await remove_tokens(db, pages.clock.utc_now() + timedelta(hours=8))
+    assert await left() == (0, 0)
 
 
 async def test_passcodes_are_hashed(pages: Pages) -> None:
