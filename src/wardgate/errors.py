@@ -37,6 +37,19 @@ class Conflict(WardgateError):
     """The change contradicts what is there."""
 
 
+class PolicyTestFailed(Conflict):
+    """The change would break policy tests.
+
+    Attributes:
+        tests: What each of them says and, as examples, some pairs that it would be wrong about, as JSON.
+    """
+
+    def __init__(self, tests: list[dict[str, object]]) -> None:
+        names = ", ".join(f"\u201c{one['name']}\u201d" for one in tests)
+        super().__init__(f"the change breaks what must stay true: {names}")
+        self.tests = tests
+
+
 class InvalidInput(WardgateError):
     """A value was not acceptable.
 

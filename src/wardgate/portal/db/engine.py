@@ -17,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from wardgate.errors import SettingError
 from wardgate.portal.clock import Clock
+from wardgate.portal.db import access_guard
 from wardgate.portal.db.keyring import Keyring, decode_key, key_file_of, load_or_create
 from wardgate.portal.db.scope import Scope, UnitOfWork
+from wardgate.portal.db.snapshots import Snapshots
 from wardgate.portal.db.sqlite_file import NEWEST_VERSION, checked_version
 from wardgate.portal.domain.subjects import Subject
 
@@ -47,6 +49,7 @@ class Database:
         self._writer = asyncio.Lock() if self.is_sqlite else None
         self._secret_key = decode_key(secret_key) if secret_key else None
         self.commit_listeners: list[Callable[[], None]] = []
+        self.snapshots = Snapshots()
 
     @cached_property
     def keyring(self) -> Keyring:
@@ -136,17 +139,27 @@ class Database:
         """Changes rows in the subject's account; commits on leaving, with an outbox row for each change.
 
         Callbacks given to `after_commit` run before the next writer starts, so their order is that of the commits.
+
+        Raises:
+            PolicyTestFailed: A policy test would no longer hold, and the subject gave no reason to force it.
         """
         async with self._writer or nullcontext():
             async with self._write_session() as session:
                 unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring)
                 yield unit
+                await access_guard.check(unit, self.snapshots)
                 await unit.record()
                 await session.commit()
             for callback in unit.committed:
                 callback()
         if unit.has_changes:
             self.notify()
+
+    @asynccontextmanager
+    async def trial(self, subject: Subject) -> AsyncIterator[UnitOfWork]:
+        """Changes rows to see what would come of it; nothing of it stays, and nobody is told."""
+        async with self._writer or nullcontext(), self._write_session() as session:
+            yield UnitOfWork(session, subject, self._clock.utc_now(), self.keyring)
 
     def notify(self) -> None:
         """Wakes whoever looks at the outbox."""

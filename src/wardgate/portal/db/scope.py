@@ -105,11 +105,16 @@ class Change:
 
 
 class UnitOfWork(Scope):
-    """Changes rows of one account in one transaction."""
+    """Changes rows of one account in one transaction.
+
+    Attributes:
+        revision: The account's access revision once this is committed, if access depends on it.
+    """
 
     def __init__(self, session: AsyncSession, subject: Subject, at: datetime, keyring: Keyring) -> None:
         super().__init__(session, subject, keyring)
         self.at = at
+        self.revision: int | None = None
         self.committed: list[Callable[[], None]] = []
         self._changes: list[Change] = []
 
@@ -117,6 +122,11 @@ class UnitOfWork(Scope):
     def has_changes(self) -> bool:
         """Whether anything was changed that others are told."""
         return bool(self._changes)
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """What was changed so far, in order."""
+        return self._changes
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Calls back once the changes are durable, before any later change is."""
@@ -211,6 +221,7 @@ class UnitOfWork(Scope):
                         before=change.before,
                         after=change.after,
                         subject=subject,
+                        revision=self.revision,
                     )
                 )
             await self.session.flush()

@@ -406,9 +406,17 @@ class OutboxEntry(Base):
 
 
 class ChangeLog(Base):
-    """Who changed what: one row for each audited change, with secrets left out."""
+    """Who changed what: one row for each audited change, with secrets left out.
+
+    Attributes:
+        revision: What the commit made the account's access revision; `None` if access does not depend on it.
+    """
 
     __tablename__ = "change_logs"
+    __table_args__ = (
+        Index("change_logs_account_id_revision", "account_id", "revision"),
+        Index("change_logs_account_id_timestamp", "account_id", "timestamp"),
+    )
 
     account_id: Mapped[str] = mapped_column(Id, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True)
     log_id: Mapped[str] = mapped_column(String(24), primary_key=True)
@@ -419,6 +427,7 @@ class ChangeLog(Base):
     after: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     subject: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     vsn: Mapped[int] = mapped_column(default=0)
+    revision: Mapped[int | None] = mapped_column(BigId)
 
 
 REDACTED = frozenset({"psk_base", "ingest_signing_key", "secret_hash", "secret_salt", "password_hash"})
@@ -426,3 +435,5 @@ REDACTED = frozenset({"psk_base", "ingest_signing_key", "secret_hash", "secret_s
 
 NOT_AUDITED = frozenset({"policy_authorizations", "relay_tokens"})
 """Tables whose changes take effect but are not in the change log."""
+
+from wardgate.portal.db import access_tables  # noqa: E402, F401 — so that the metadata has every table

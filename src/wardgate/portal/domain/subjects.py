@@ -27,6 +27,7 @@ class Subject:
 
     Attributes:
         kind: The door it came through; `system` is the portal itself.
+        force_reason: Why a policy test may break by what is done; it is kept with the test, and so in the change log.
         actor_id: The person, service account or API client; gateways and the system have none.
     """
 
@@ -40,10 +41,12 @@ class Subject:
     auth_provider_id: str | None = None
     remote_ip: str | None = None
     user_agent: str | None = None
+    force_reason: str | None = None
 
     def for_log(self) -> dict[str, str | None]:
         """What the change log keeps of it."""
-        return {name: value for name, value in asdict(self).items() if value is not None and name != "account_id"}
+        left_out = ("account_id", "force_reason")
+        return {name: value for name, value in asdict(self).items() if value is not None and name not in left_out}
 
 
 def system(account_id: AccountId) -> Subject:
