@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wardgate.portal.api import account, actors, clients, groups, policies, problems, resources, sites
+from wardgate.portal.api import account, actors, clients, groups, policies, previews, problems, resources, sites
 from wardgate.portal.api.context import ApiContext
 
 ROUTERS = (
@@ -17,6 +17,7 @@ ROUTERS = (
     resources.router,
     policies.router,
     clients.router,
+    previews.router,
 )
 REQUEST_ID = b"x-request-id"
 

@@ -6,8 +6,9 @@ shared by all of the account's tokens, in which each request costs ten.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Final, Protocol
+from urllib.parse import unquote
 
 from fastapi import Depends, Request
 
@@ -96,7 +97,8 @@ class ApiContext:
         remote_ip, user_agent = self.trusted_ip(request), request.headers.get("user-agent")
         self._take(owner)
         await stamp_api_token(self.db, owner.api_token, at, remote_ip, user_agent)
-        return Caller(self, owner.subject("api", remote_ip, user_agent))
+        subject = replace(owner.subject("api", remote_ip, user_agent), force_reason=force_reason(request))
+        return Caller(self, subject)
 
     def _take(self, owner: Owner) -> None:
         limits = owner.account.limits
@@ -113,6 +115,11 @@ class ApiContext:
             raise TooManyRequests((REQUEST_COST - level) / rate)
 
 
+def force_reason(request: Request) -> str | None:
+    """Why a policy test may break by this request, as `X-Force-Reason` says; percent-encoded if it is not ASCII."""
+    return unquote(request.headers.get(FORCE_REASON, "")).strip()[:MAX_REASON] or None
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """An authenticated request."""
@@ -126,8 +133,16 @@ class Caller:
         return self.context.db
 
 
+TRIAL: Final = "wardgate.trial"
+"""Where the scope of a request that is only tried names its context and its subject: the portal made it itself."""
+FORCE_REASON: Final = "x-force-reason"
+MAX_REASON: Final = 1024
+
+
 async def authenticated(request: Request) -> Caller:
     """The dependency that puts a `Caller` into a route."""
+    if TRIAL in request.scope:
+        return Caller(*request.scope[TRIAL])
     context: ApiContext = request.app.state.api
     return await context.caller(request)
 

@@ -1,7 +1,7 @@
 """Devices: found or made when they connect, and their tunnel addresses."""
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -132,3 +132,16 @@ async def last_seen_of_actors(scope: Scope, actor_ids: Sequence[str]) -> dict[st
         .group_by(Device.actor_id)
     )
     return {actor_id: at for actor_id, at in (await scope.session.execute(query)).all() if actor_id and at is not None}
+
+
+async def ids_of_clients(scope: Scope, actor_ids: Iterable[str]) -> dict[str, list[str]]:
+    """The clients of each actor."""
+    wanted = sorted(actor_ids)
+    query = select(Device.actor_id, Device.id).where(
+        Device.account_id == scope.account_id, Device.actor_id.in_(wanted), Device.type == "client"
+    )
+    found: dict[str, list[str]] = {}
+    for actor_id, device_id in (await scope.session.execute(query.order_by(Device.id))).all():
+        if actor_id is not None:
+            found.setdefault(actor_id, []).append(device_id)
+    return found

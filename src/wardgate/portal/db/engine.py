@@ -24,6 +24,24 @@ from wardgate.portal.db.snapshots import Snapshots
 from wardgate.portal.db.sqlite_file import NEWEST_VERSION, checked_version
 from wardgate.portal.domain.subjects import Subject
 
+
+class Trial:
+    """Stands for the database while changes are only tried: all of them are made in one unit of work."""
+
+    def __init__(self, unit: UnitOfWork) -> None:
+        self._unit = unit
+
+    @asynccontextmanager
+    async def writing(self, subject: Subject) -> AsyncIterator[UnitOfWork]:
+        """Changes rows within the trial."""
+        yield self._unit
+
+    @asynccontextmanager
+    async def scoped(self, subject: Subject) -> AsyncIterator[Scope]:
+        """Reads what the trial has changed."""
+        yield self._unit
+
+
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 

@@ -150,6 +150,18 @@ def broken_by(
     return found
 
 
+def is_concerned(test: PolicyTest, before: AccessSnapshot, after: AccessSnapshot, touched: Touched) -> bool:
+    """Whether a change may make a difference to what the test looks at."""
+    if touched.is_everything:
+        return True
+    for snapshot in (before, after):
+        if any(True for _ in _resources(test, snapshot, touched.resources)) and _actors(test, snapshot, None):
+            return True
+        if _actors(test, snapshot, touched.actors) and any(True for _ in _resources(test, snapshot, None)):
+            return True
+    return False
+
+
 def pair_count(test: PolicyTest, snapshot: AccessSnapshot) -> int:
     """How many pairs a test is about."""
     return len(_actors(test, snapshot, None)) * sum(1 for _ in _resources(test, snapshot, None))
