@@ -44,6 +44,8 @@ class PolicyTestFailed(Conflict):
         tests: What each of them says and, as examples, some pairs that it would be wrong about, as JSON.
     """
 
+    code = "policy_test_failed"
+
     def __init__(self, tests: list[dict[str, object]]) -> None:
         names = ", ".join(f"\u201c{one['name']}\u201d" for one in tests)
         super().__init__(f"the change breaks what must stay true: {names}")

@@ -64,6 +64,7 @@ def create_app(
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+            await hub.refusals.flush()
             await hub.db.close()
 
     app = FastAPI(title="Wardgate", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -71,7 +72,7 @@ def create_app(
     app.router.routes.extend(Sockets(hub).routes())
     _add_health(app, hub, state)
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
-    mount(app, ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip))
+    mount(app, ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, refusals=hub.refusals))
     return app
 
 

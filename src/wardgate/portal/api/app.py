@@ -6,7 +6,20 @@ from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wardgate.portal.api import account, actors, clients, groups, policies, previews, problems, resources, sites
+from wardgate.portal.api import (
+    account,
+    actors,
+    clients,
+    explanations,
+    groups,
+    policies,
+    policy_tests,
+    previews,
+    problems,
+    reach,
+    resources,
+    sites,
+)
 from wardgate.portal.api.context import ApiContext
 
 ROUTERS = (
@@ -17,7 +30,10 @@ ROUTERS = (
     resources.router,
     policies.router,
     clients.router,
+    explanations.router,
+    policy_tests.router,
     previews.router,
+    reach.router,
 )
 REQUEST_ID = b"x-request-id"
 
@@ -51,3 +67,4 @@ def mount(app: FastAPI, context: ApiContext) -> None:
     app.add_api_route("/openapi", lambda: RedirectResponse("/openapi.json", 308), include_in_schema=False)
     app.add_middleware(RequestIds)
     problems.install(app)
+    policy_tests.install(app)

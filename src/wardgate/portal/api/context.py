@@ -16,6 +16,7 @@ from wardgate.errors import WardgateError
 from wardgate.ids import AccountId, DeviceId, SiteId
 from wardgate.portal.clock import Clock
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.refusals import Refusals
 from wardgate.portal.db.tokens import Owner, api_token_owner, stamp_api_token
 from wardgate.portal.domain import tokens
 from wardgate.portal.domain.selection import OnlineGateway
@@ -69,6 +70,7 @@ class ApiContext:
 
     Attributes:
         trusted_ip: Gives the address a request came from.
+        refusals: What was refused on this node and is not written yet.
     """
 
     db: Database
@@ -76,6 +78,7 @@ class ApiContext:
     presence: Presence
     limits: ApiLimits = ApiLimits()
     trusted_ip: Callable[[Request], str | None] = lambda request: request.client.host if request.client else None
+    refusals: Refusals | None = None
     _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
     async def caller(self, request: Request) -> "Caller":

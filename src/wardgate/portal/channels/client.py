@@ -17,6 +17,7 @@ from wardgate.portal.channels.relays import RelayShare
 from wardgate.portal.channels.views import DeviceFacts
 from wardgate.portal.clock import Timer
 from wardgate.portal.db import access, authorizations
+from wardgate.portal.db.refusals import Refusal
 from wardgate.portal.db.scope import Scope
 from wardgate.portal.db.tables import Actor, ClientToken, Device
 from wardgate.portal.domain import versions
@@ -230,6 +231,14 @@ class ClientChannel(Channel):
             self.subject.auth_provider_id,
             is_verified,
         )
+
+    def note_refusal(self, resource_id: ResourceId, reason: str, violated: tuple[str, ...] = ()) -> None:
+        """Keeps that a request got no access, for whoever asks why."""
+        device, at = self.device, self.hub.clock.utc_now()
+        refusal = Refusal(
+            self.account_id, self.actor_id, resource_id, self.device_id, reason, violated, device.remote_ip, at
+        )
+        self.hub.refusals.note(refusal)
 
     async def _refresh_when_stale(self) -> None:
         while True:

@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from wardgate.portal.clock import Clock
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.refusals import Refusals
 from wardgate.portal.metrics import Metrics
 from wardgate.portal.presence import Presence
 from wardgate.wire.portal import FlowLogsConfig
 
+log = structlog.get_logger()
 MAX_REFRESHES = 8
 """Recomputations of clients' lists that run side by side, so that requests get their turn at the database."""
 
@@ -32,6 +36,14 @@ class Hub:
     metrics: Metrics = field(default_factory=Metrics)
     shuffled: Callable[[Sequence[Any]], Sequence[Any]] = lambda some: random.sample(some, len(some))
     refreshes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REFRESHES))
+    refusals: Refusals = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.refusals = Refusals(self.db, self.clock, self._not_kept)
+
+    def _not_kept(self, error: Exception) -> None:
+        self.metrics.failures.labels("refusals").inc()
+        log.error("refused requests could not be kept", exc_info=error)
 
     @property
     def flow_logs(self) -> FlowLogsConfig:

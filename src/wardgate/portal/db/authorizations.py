@@ -1,9 +1,9 @@
 """Grants: made when asked for, read when a receiver joins, gone when anything they depend on goes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.tables import PolicyAuthorization
@@ -81,3 +81,36 @@ async def purge_expired(unit: UnitOfWork, at: datetime) -> None:
             PolicyAuthorization.account_id == unit.account_id, PolicyAuthorization.expires_at <= at
         )
     )
+
+
+async def policies_in_use(scope: Scope, policy_ids: Iterable[str], at: datetime) -> dict[str, int]:
+    """How many unexpired grants each policy has given."""
+    query = (
+        select(PolicyAuthorization.policy_id, func.count())
+        .where(
+            PolicyAuthorization.account_id == scope.account_id,
+            PolicyAuthorization.policy_id.in_(sorted(policy_ids)),
+            PolicyAuthorization.expires_at > at,
+        )
+        .group_by(PolicyAuthorization.policy_id)
+    )
+    return {row[0]: row[1] for row in (await scope.session.execute(query)).all()}
+
+
+async def latest_between(
+    scope: Scope, device_id: str | None, resource_id: str, at: datetime
+) -> PolicyAuthorization | None:
+    """The grant of a client for a resource that lasts, and lasts longest."""
+    if device_id is None:
+        return None
+    query = (
+        scope.select(PolicyAuthorization)
+        .where(
+            PolicyAuthorization.initiating_device_id == device_id,
+            PolicyAuthorization.resource_id == resource_id,
+            PolicyAuthorization.expires_at > at,
+        )
+        .order_by(PolicyAuthorization.expires_at.desc(), PolicyAuthorization.id)
+        .limit(1)
+    )
+    return (await scope.session.scalars(query)).one_or_none()

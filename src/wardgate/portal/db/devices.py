@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from wardgate.errors import Conflict
 from wardgate.portal.db.scope import Scope, UnitOfWork
-from wardgate.portal.db.tables import Device
+from wardgate.portal.db.tables import ChangeLog, Device
 from wardgate.portal.domain.subjects import Location
 from wardgate.portal.domain.tunnel_ips import ipv4_candidates, ipv6_candidates
 
@@ -145,3 +145,23 @@ async def ids_of_clients(scope: Scope, actor_ids: Iterable[str]) -> dict[str, li
         if actor_id is not None:
             found.setdefault(actor_id, []).append(device_id)
     return found
+
+
+async def verified_as_of(scope: Scope, device: Device, at: datetime) -> datetime | None:
+    """Since when the device was verified at another time, by the change log; `None` if it was not."""
+    query = (
+        select(ChangeLog.operation, ChangeLog.before)
+        .where(
+            ChangeLog.account_id == scope.account_id,
+            ChangeLog.object == Device.__tablename__,
+            ChangeLog.timestamp > at,
+            or_(ChangeLog.before["id"].as_string() == device.id, ChangeLog.after["id"].as_string() == device.id),
+        )
+        .order_by(ChangeLog.timestamp, ChangeLog.log_id)
+        .limit(1)
+    )
+    found = (await scope.session.execute(query)).one_or_none()
+    if found is None:
+        return device.verified_at
+    verified_at = found.before["verified_at"] if found.before else None
+    return datetime.fromisoformat(verified_at) if verified_at else None
