@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conformance import options as command_line
 from conformance import preflight, report, runner
+from conformance.deliberate import DELIBERATE, surprises
 from conformance.lab import Facts, Target, stopping
 from conformance.links import Unreachable
 from conformance.options import Options
@@ -40,7 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
         print("conformance: interrupted", file=sys.stderr)
         return 130
     _write(columns, how, options)
-    return int(any(result.is_broken_must for result in columns[0].results))
+    if options.target is not None:
+        return int(any(result.is_broken_must for result in columns[0].results))
+    unexpected = surprises(columns[0].results)
+    for text in unexpected:
+        print(f"conformance: {text}", file=sys.stderr)
+    return int(bool(unexpected))
 
 
 def _end(_signal: int, _frame: object) -> None:
@@ -107,10 +113,10 @@ def _run(requirements: Sequence[Requirement], target: Target, facts: Facts, opti
 
 
 def _write(columns: list[Column], how: str, options: Options) -> None:
-    complete = options.target is None and not options.only
-    markdown = options.markdown or (DEFAULT_REPORT if complete else None)
+    is_comparison = options.target is None
+    markdown = options.markdown or (DEFAULT_REPORT if is_comparison and options.slow and not options.only else None)
     if markdown is not None:
-        markdown.write_text(report.markdown(columns, how))
+        markdown.write_text(report.markdown(columns, how, DELIBERATE if is_comparison else {}))
         print(f"written: {markdown}")
     if options.json is not None:
         options.json.write_text(report.as_json(columns))

@@ -17,10 +17,11 @@ from conformance.wire import Address
 DEFAULT_PORTS = {"udp": 3478, "tcp": 3478, "tls": 5349}
 
 EPILOG = """\
-exit status: 0 if no MUST fails, 1 if one does, 2 if the command line is wrong or the server is not there.
+exit status: 0 if no MUST fails, 1 if one does, 2 if the command line is wrong or the server is not there; without
+--server, 0 if our relay breaks what it breaks on purpose (conformance/deliberate.py) and nothing else.
 
 examples:
-  python -m conformance                                    coturn and our relay, on loopback; docs/conformance.md
+  python -m conformance                                    our relay and coturn; --slow: docs/conformance.md
   python -m conformance --list --only '8656-7.*'
   python -m conformance --server turn.example.net --secret "$SECRET" --json result.json
   python -m conformance --server 192.0.2.7:3478 --transport tcp --username u --password p --only MUST

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -48,11 +48,12 @@ def summary(column: Column) -> str:
     return f"{column.name}: {', '.join(parts)}; {broken} MUST broken"
 
 
-def markdown(columns: Sequence[Column], how: str) -> str:
+def markdown(columns: Sequence[Column], how: str, deliberate: Mapping[str, str] | None = None) -> str:
     """The table of all requirements, and beneath it why each failed.
 
     Args:
         how: A sentence on how the results were made.
+        deliberate: What the first server breaks on purpose: id -> why.
     """
     lines = ["# STUN and TURN conformance", "", how, ""]
     lines += ["What the levels and results mean, and how to test another server: `conformance/README.md`.", ""]
@@ -63,6 +64,9 @@ def markdown(columns: Sequence[Column], how: str) -> str:
         lines += [_row(requirement, columns) for requirement in group]
         lines += [""]
     lines += _details("What failed", columns, Status.FAIL)
+    if deliberate:
+        lines += [f"## What {columns[0].name} breaks on purpose", ""]
+        lines += [*(f"- `{id_}`: {why}" for id_, why in deliberate.items()), ""]
     lines += _details("What does not apply", columns, Status.NOT_APPLICABLE)
     lines += _details("What was not tested", columns, Status.NOT_TESTED)
     return "\n".join(lines).rstrip() + "\n"

@@ -7,9 +7,11 @@ Source: RFC 8489, section 6.2.2; RFC 8656, section 12.5.
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -25,6 +27,8 @@ MAX_BUFFERED: Final = 1 << 20  # bytes that wait for a client that does not read
 IDLE_S: Final = 30.0  # how long a client may be connected without an allocation
 HANDSHAKE_S: Final = 10.0
 READ_SIZE: Final = 65536
+BACKLOG: Final = 1024
+ACCEPT_PAUSE_S: Final = 0.1
 _STUN_HEADER, _CHANNEL_HEADER = 20, 4
 
 log = structlog.get_logger("relay")
@@ -93,7 +97,8 @@ class RelayStreams:
         self._clients = clients
         self._relay = relay
         self._counters = counters
-        self._servers: list[asyncio.Server] = []
+        self._listening: list[socket.socket] = []
+        self._acceptors: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_source: Counter[str] = Counter()
 
@@ -108,44 +113,66 @@ class RelayStreams:
         Raises:
             ListenError: It cannot be opened.
         """
+        loop = asyncio.get_running_loop()
         try:
             for host in hosts:
-                server = await asyncio.start_server(
-                    self._serve,
-                    host,
-                    port,
-                    ssl=context,
-                    ssl_handshake_timeout=None if context is None else HANDSHAKE_S,
-                    limit=READ_SIZE,
-                    reuse_address=True,
-                )
-                self._servers.append(server)
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+                listening.setblocking(False)
+                self._listening.append(listening)
+                self._acceptors.append(loop.create_task(self._accept(listening, context)))
         except OSError as error:
             raise ListenError(f"TCP port {port} ({option}) at {host}: {error}; another program may have it") from error
 
     async def close(self) -> None:
         """Closes every port and connection."""
-        for server in self._servers:
-            server.close()
-        for task in self._tasks:
+        tasks = [*self._acceptors, *self._tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for listening in self._listening:
+            listening.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._tasks) >= MAX_CONNECTIONS:
-            self._counters["streams_refused_full"] += 1
-            writer.transport.abort()
+    async def _accept(self, listening: socket.socket, context: ssl.SSLContext | None) -> None:
+        """Counts connections before anything is read from them: TLS handshakes are among those that are limited."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, peer = await loop.sock_accept(listening)
+            except OSError:  # no file is left, or the client has gone already
+                self._counters["streams_refused_full"] += 1
+                await asyncio.sleep(ACCEPT_PAUSE_S)
+                continue
+            client = SocketAddr(*peer[:2])
+            source = source_of(client)
+            if len(self._tasks) >= MAX_CONNECTIONS:
+                self._counters["streams_refused_full"] += 1
+                connection.close()
+            elif self._by_source[source] >= MAX_PER_SOURCE:
+                self._counters["streams_refused_source"] += 1
+                connection.close()
+            else:
+                self._by_source[source] += 1
+                task = loop.create_task(self._serve(connection, client, context))
+                self._tasks.add(task)
+                task.add_done_callback(partial(self._closed, source))
+
+    def _closed(self, source: str, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._counters["streams_failed"] += 1
+            log.error("a connection failed", exc_info=failure)
+        self._tasks.discard(task)
+        self._by_source[source] -= 1
+        if not self._by_source[source]:
+            del self._by_source[source]
+
+    async def _serve(self, connection: socket.socket, client: SocketAddr, context: ssl.SSLContext | None) -> None:
+        try:
+            reader, writer = await _open(connection, context)
+        except (OSError, TimeoutError):  # of TLS errors, too
+            self._counters["streams_no_handshake"] += 1
+            connection.close()
             return
-        client = SocketAddr(*writer.get_extra_info("peername")[:2])
-        source = source_of(client)
-        if self._by_source[source] >= MAX_PER_SOURCE:
-            self._counters["streams_refused_source"] += 1
-            writer.transport.abort()
-            return
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self._by_source[source] += 1
         self._counters["streams_opened"] += 1
         try:
             await self._carry(client, reader, writer)
@@ -155,13 +182,7 @@ class RelayStreams:
             self._counters["streams_idle"] += 1
         except (OSError, asyncio.IncompleteReadError):
             self._counters["streams_broken"] += 1
-        except asyncio.CancelledError:
-            pass  # the relay ends
         finally:
-            self._tasks.discard(task)
-            self._by_source[source] -= 1
-            if not self._by_source[source]:
-                del self._by_source[source]
             writer.transport.abort()
 
     async def _carry(self, client: SocketAddr, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -187,6 +208,21 @@ class RelayStreams:
         finally:
             self._clients.handle_stream_closed(alias)
             leg.close()
+
+
+async def _open(
+    connection: socket.socket, context: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The streams of an accepted connection, after its TLS handshake if it has one."""
+    loop = asyncio.get_running_loop()
+    connection.setblocking(False)
+    reader = asyncio.StreamReader(READ_SIZE, loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    handshake_s = None if context is None else HANDSHAKE_S
+    transport, _ = await loop.connect_accepted_socket(
+        lambda: protocol, connection, ssl=context, ssl_handshake_timeout=handshake_s
+    )
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 class _Leg(asyncio.DatagramProtocol):

@@ -16,16 +16,16 @@ from wardgate import __version__
 from wardgate.portal.api.app import mount
 from wardgate.portal.api.context import ApiContext
 from wardgate.portal.changes import Dispatcher
-from wardgate.portal.channels.base import log
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.clock import Clock, SystemClock
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
-from wardgate.portal.jobs import every_minute
-from wardgate.portal.sockets.connect import remote_ip
+from wardgate.portal.jobs import prune_channels, standard_jobs
+from wardgate.portal.scheduler import Scheduler
+from wardgate.portal.sockets.connect import location_of, remote_ip
 from wardgate.portal.sockets.endpoints import Sockets
 
-_JOBS_EVERY: Final = timedelta(minutes=1)
+_PRUNE_EVERY: Final = timedelta(minutes=1)
 
 
 @dataclass
@@ -54,7 +54,10 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await hub.db.prepare()
-        tasks = [asyncio.create_task(Dispatcher(hub).run()), asyncio.create_task(_repeat_jobs(hub))]
+        dispatcher = Dispatcher(hub)
+        await dispatcher.start()
+        scheduler = Scheduler(hub, standard_jobs() if hub.jobs is None else hub.jobs)
+        tasks = [asyncio.create_task(work) for work in (dispatcher.run(), scheduler.run(), _prune_channels(hub))]
         state.is_ready = True
         try:
             yield
@@ -72,7 +75,16 @@ def create_app(
     app.router.routes.extend(Sockets(hub).routes())
     _add_health(app, hub, state)
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
-    mount(app, ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, refusals=hub.refusals))
+    trusted_location = partial(location_of, proxies=settings.proxy_networks)
+    context = ApiContext(
+        hub.db,
+        clock,
+        hub.presence,
+        trusted_ip=trusted_ip,
+        trusted_location=trusted_location,
+        refusals=hub.refusals,
+    )
+    mount(app, context)
     return app
 
 
@@ -93,14 +105,10 @@ def _add_health(app: FastAPI, hub: Hub, state: _State) -> None:
         return Response(generate_latest(hub.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _repeat_jobs(hub: Hub) -> None:
+async def _prune_channels(hub: Hub) -> None:
     while True:
-        await asyncio.sleep(_JOBS_EVERY.total_seconds())
-        try:
-            await every_minute(hub)
-        except Exception:
-            hub.metrics.failures.labels("jobs").inc()
-            log.exception("a regular job failed")
+        await asyncio.sleep(_PRUNE_EVERY.total_seconds())
+        prune_channels(hub)
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:

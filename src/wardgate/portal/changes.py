@@ -1,8 +1,8 @@
 """From committed changes to the channels they concern.
 
-The dispatcher reads the outbox in the order of commits, one commit at a time: receivers of ended grants are told first
-and in that moment; clients whose list may be different compute it again. Everything tolerates being told twice, and a
-client that missed something catches up with its next init.
+The dispatcher of each portal reads the outbox, one commit at a time, and tells the channels of that portal: receivers
+of ended grants are told first and in that moment; clients whose list may be different compute it again. Everything
+tolerates being told twice, and a client that missed something catches up with its next init.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from wardgate.ids import AccountId, ResourceId, TokenId
 from wardgate.portal.channels.base import log
 from wardgate.portal.channels.client import ClientChannel
 from wardgate.portal.channels.hub import Hub
-from wardgate.portal.db import access, outbox
+from wardgate.portal.db import access
 from wardgate.portal.db.scope import Scope
 from wardgate.portal.db.tables import OutboxEntry
 from wardgate.portal.domain import subjects
@@ -48,12 +48,16 @@ class Effects:
 
 
 class Dispatcher:
-    """Reads the outbox of this node and tells the channels."""
+    """Reads the outbox, as every portal of the database does, and tells the channels of this one."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._wake = asyncio.Event()
         hub.db.commit_listeners.append(self._wake.set)
+
+    async def start(self) -> None:
+        """Begins with the changes that are committed from now on: who joins later gets the others with its init."""
+        await self._hub.outbox.start()
 
     async def run(self) -> None:
         """Dispatches until it is cancelled; a failure is logged and tried again."""
@@ -73,14 +77,22 @@ class Dispatcher:
                 continue
 
     async def dispatch_once(self) -> bool:
-        """Takes the oldest changes; whether there may be more."""
-        entries = await outbox.oldest(self._hub.db)
-        if not entries:
-            return False
-        for _, group in groupby(entries, key=lambda entry: entry.commit_id):
+        """Takes the next changes; whether there may be more."""
+        batch = await self._hub.outbox.read()
+        if batch.is_cut_off:
+            self._start_afresh()
+            return True
+        for _, group in groupby(batch.entries, key=lambda entry: entry.commit_id):
             await self._dispatch_surely(list(group))
-        await outbox.remove(self._hub.db, entries)
-        return len(entries) >= outbox.BATCH
+        self._hub.outbox.advance(batch)
+        return batch.has_more
+
+    def _start_afresh(self) -> None:
+        """Changes were missed: every device comes back and gets a fresh init."""
+        self._hub.metrics.failures.labels("outbox_missed").inc()
+        log.error("this portal was cut off from the database for too long; its channels start afresh")
+        for channel in [*self._hub.presence.all_clients(), *self._hub.presence.all_gateways()]:
+            channel.close()
 
     async def _dispatch_surely(self, entries: Sequence[OutboxEntry]) -> None:
         """Dispatches one commit; if that fails, its account's devices start afresh instead of missing something."""
@@ -179,8 +191,9 @@ class Dispatcher:
                 raise NotFound("the account is gone")
             before, after = entry.before or {}, entry.after or {}
             if before["config"] != after["config"]:
+                config = (await scope.account()).config  # of two commits side by side, the later one's
                 for client in self._hub.presence.clients(scope.account_id):
-                    client.announce_config(after["config"])
+                    client.announce_config(config)
             if before["slug"] != after["slug"]:
                 for gateway in self._hub.presence.gateways(scope.account_id):
                     await gateway.send_init()

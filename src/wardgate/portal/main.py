@@ -169,6 +169,25 @@ def revoke_relay_token(
     print(f"wardgate portal: relay token {token_id} is revoked")
 
 
+@app.command()
+def jobs(
+    run: Annotated[str | None, typer.Option("--run", help="Run this job now, whether it is due or not.")] = None,
+    database: _Database = None,
+    as_json: _Json = False,
+) -> None:
+    """Show what the portal does regularly and how it went last; or run one job now."""
+    from wardgate.portal.job_command import as_table, list_jobs, run_job
+
+    async def work(db: Database) -> list[dict[str, Any]]:
+        if run is not None:
+            await run_job(read_settings(database=database), db, run)
+        return await list_jobs(db)
+
+    with _reported():
+        shown = _run(database, work)
+    print(json.dumps(shown) if as_json else as_table(shown))
+
+
 def _show(made: dict[str, str], secret: str, text: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(made))

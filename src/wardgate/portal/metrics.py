@@ -1,6 +1,6 @@
 """What the portal counts, in a registry of its own for each application."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class Metrics:
@@ -28,4 +28,12 @@ class Metrics:
         )
         self.failures = Counter(
             "wardgate_portal_failures", "Unforeseen errors that were survived", ["where"], registry=self.registry
+        )
+        self.jobs = Counter("wardgate_portal_jobs", "Runs of regular jobs", ["job", "result"], registry=self.registry)
+        self.job_seconds = Histogram(
+            "wardgate_portal_job_seconds",
+            "How long regular jobs took",
+            ["job"],
+            buckets=(0.01, 0.1, 1, 10, 60, 600),
+            registry=self.registry,
         )

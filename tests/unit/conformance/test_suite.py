@@ -6,6 +6,7 @@ import pytest
 from conformance import preflight, runner
 from conformance.__main__ import main
 from conformance.credentials import Users
+from conformance.deliberate import DELIBERATE, surprises
 from conformance.lab import Facts, Target
 from conformance.links import Unreachable
 from conformance.registry import all_requirements
@@ -52,6 +53,21 @@ def test_what_is_right_passes(id_: str) -> None:
         result = run(server, id_)
 
     assert result.status in (Status.PASS, Status.NOT_APPLICABLE, Status.NOT_TESTED), result.detail
+
+
+def test_what_is_broken_on_purpose_surprises_only_when_it_is_mended() -> None:
+    by_id = {each.id: each for each in all_requirements()}
+    expected, other = by_id["8656-12.2-04"], by_id["8489-5-04"]
+
+    assert surprises([Result(expected, Status.FAIL, "got success"), Result(other, Status.PASS, "")]) == []
+    (mended,) = surprises([Result(expected, Status.PASS, "")])
+    assert "no more" in mended
+    (broken,) = surprises([Result(other, Status.FAIL, "got another id")])
+    assert broken == "8489-5-04 fails, and not on purpose: got another id"
+
+
+def test_every_deliberate_failure_is_one_of_the_requirements() -> None:
+    assert set(DELIBERATE) <= {each.id for each in all_requirements()}
 
 
 def test_a_failure_says_what_was_sent_and_what_came() -> None:

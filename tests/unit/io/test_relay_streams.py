@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import socket
+import ssl
+import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,6 +24,17 @@ FRAMES = st.one_of(
     st.just(STUN),
     st.builds(channel_data.encode, st.integers(0x4000, 0x7FFF), st.binary(max_size=40)),
 )
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate and its key."""
+    directory = tmp_path_factory.mktemp("certificate")
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=relay.example", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
 
 
 @given(st.lists(FRAMES, max_size=8), st.lists(st.integers(1, 60), max_size=20))
@@ -73,8 +87,9 @@ class Clients:
 class Front:
     """A front with one port, and the relay's UDP socket behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.clients = Clients()
+        self._context = context
         self.counters: Counter[str] = Counter()
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(("127.0.0.1", 0))
@@ -86,7 +101,7 @@ class Front:
             self.port = probe.getsockname()[1]
 
     async def __aenter__(self) -> "Front":
-        await self.streams.listen(["127.0.0.1"], self.port, "--tcp-port")
+        await self.streams.listen(["127.0.0.1"], self.port, "--tcp-port", self._context)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -173,6 +188,37 @@ async def test_connections_of_one_source_are_bounded(monkeypatch: pytest.MonkeyP
 
         await front.counted("streams_refused_source")
         second[1].close()
+
+
+async def test_who_says_no_hello_counts_towards_the_bound_and_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, certificate: tuple[Path, Path]
+) -> None:
+    monkeypatch.setattr(relay_streams, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(relay_streams, "HANDSHAKE_S", 0.5)
+    async with Front(relay_streams.server_context(*certificate)) as front:
+        silent = await asyncio.open_connection("127.0.0.1", front.port)
+        second = await asyncio.open_connection("127.0.0.1", front.port)
+
+        await front.counted("streams_refused_full")
+        await front.counted("streams_no_handshake")
+        assert front.streams.connections == 0
+        for _, writer in (silent, second):
+            writer.close()
+
+
+async def test_a_hello_that_comes_with_the_connection_is_answered(certificate: tuple[Path, Path]) -> None:
+    trust = ssl.create_default_context(cafile=str(certificate[0]))
+    trust.check_hostname = False
+    async with Front(relay_streams.server_context(*certificate)) as front:
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", front.port, ssl=trust)
+            writer.write(STUN)
+            message, alias = await front.received()
+            front.udp.sendto(channel_data.encode(0x4000, b"abcd"), alias)
+
+            assert message == STUN
+            assert await reader.readexactly(8) == channel_data.encode(0x4000, b"abcd")
+            writer.close()
 
 
 async def test_a_port_in_use_is_named() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from wardgate.ids import AccountId
 from wardgate.portal.db.engine import Database
@@ -11,6 +11,8 @@ from wardgate.portal.db.tables import Account, Actor, Group, Policy, Resource, S
 from wardgate.portal.domain import subjects
 from wardgate.portal.domain.subjects import Subject
 from wardgate.portal.services import accounts, actors, groups, policies, resources, sites, tokens
+
+SECRET_KEY: Final = "d2FyZGdhdGUgc2VjcmV0IGtleSBvZiB0aGUgdGVzdHM="
 
 
 @dataclass

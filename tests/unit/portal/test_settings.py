@@ -113,6 +113,23 @@ def test_a_mistake_leaves_no_account_behind(tmp_path: Path) -> None:
     assert run(*words, "ada@corp.example")
 
 
+def test_regular_jobs_are_shown_and_run_by_hand(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'portal.db'}"
+    run("setup", "--account", "corp", "--email", "ada@corp.example", "--database", database, "--json")
+
+    done = CliRunner().invoke(app, ["jobs", "--database", database, "--run", "expired-grants", "--json"])
+    shown = CliRunner().invoke(app, ["jobs", "--database", database])
+    wrong = CliRunner().invoke(app, ["jobs", "--database", database, "--run", "nothing"])
+
+    jobs = {job["name"]: job for job in json.loads(done.stdout)}
+    assert jobs["expired-grants"]["last_result"] == "ok"
+    assert jobs["expired-tokens"]["last_result"] is None
+    assert "expired-grants" in shown.stdout
+    assert "never ran" in shown.stdout
+    assert wrong.exit_code == 1
+    assert "there is no job nothing; there are expired-grants" in wrong.stderr
+
+
 def run(*words: str) -> dict[str, str]:
     done = CliRunner().invoke(app, list(words))
     assert done.exit_code == 0, done.stderr

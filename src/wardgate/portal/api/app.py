@@ -12,6 +12,7 @@ from wardgate.portal.api import (
     clients,
     explanations,
     groups,
+    logs,
     policies,
     policy_tests,
     previews,
@@ -34,6 +35,7 @@ ROUTERS = (
     policy_tests.router,
     previews.router,
     reach.router,
+    logs.router,
 )
 REQUEST_ID = b"x-request-id"
 
@@ -50,6 +52,7 @@ class RequestIds:
             return
         given = next((value for name, value in scope["headers"] if name == REQUEST_ID), b"")
         request_id = given if 20 <= len(given) <= 200 else str(uuid4()).encode()
+        scope.setdefault("state", {})["request_id"] = request_id.decode("latin-1")
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

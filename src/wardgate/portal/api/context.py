@@ -15,12 +15,14 @@ from fastapi import Depends, Request
 from wardgate.errors import WardgateError
 from wardgate.ids import AccountId, DeviceId, SiteId
 from wardgate.portal.clock import Clock
+from wardgate.portal.db import logs
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.logs import RequestSeen
 from wardgate.portal.db.refusals import Refusals
 from wardgate.portal.db.tokens import Owner, api_token_owner, stamp_api_token
 from wardgate.portal.domain import tokens
 from wardgate.portal.domain.selection import OnlineGateway
-from wardgate.portal.domain.subjects import Subject
+from wardgate.portal.domain.subjects import Location, Subject
 
 REQUEST_COST: Final = 10.0
 MAX_BUCKETS: Final = 10_000
@@ -71,6 +73,7 @@ class ApiContext:
     Attributes:
         trusted_ip: Gives the address a request came from.
         refusals: What was refused on this node and is not written yet.
+        trusted_location: Gives the place it came from.
     """
 
     db: Database
@@ -79,6 +82,7 @@ class ApiContext:
     limits: ApiLimits = ApiLimits()
     trusted_ip: Callable[[Request], str | None] = lambda request: request.client.host if request.client else None
     refusals: Refusals | None = None
+    trusted_location: Callable[[Request], Location] = lambda request: Location()
     _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
     async def caller(self, request: Request) -> "Caller":
@@ -99,8 +103,11 @@ class ApiContext:
             raise Unauthorized("The API token is unknown, revoked or expired, or its owner is disabled.")
         remote_ip, user_agent = self.trusted_ip(request), request.headers.get("user-agent")
         self._take(owner)
-        await stamp_api_token(self.db, owner.api_token, at, remote_ip, user_agent)
-        subject = replace(owner.subject("api", remote_ip, user_agent), force_reason=force_reason(request))
+        subject = owner.subject("api", remote_ip, user_agent, self.trusted_location(request))
+        subject = replace(subject, force_reason=force_reason(request))
+        async with self.db.unscoped_write() as session:  # a request that cannot be logged fails
+            await stamp_api_token(session, owner.api_token, at, remote_ip, user_agent)
+            logs.write_api_request(session, subject, _seen(request), at, self.db.sequencer)
         return Caller(self, subject)
 
     def _take(self, owner: Owner) -> None:
@@ -121,6 +128,16 @@ class ApiContext:
 def force_reason(request: Request) -> str | None:
     """Why a policy test may break by this request, as `X-Force-Reason` says; percent-encoded if it is not ASCII."""
     return unquote(request.headers.get(FORCE_REASON, "")).strip()[:MAX_REASON] or None
+
+
+def _seen(request: Request) -> RequestSeen:
+    length = request.headers.get("content-length", "")
+    return RequestSeen(
+        request.method,
+        request.url.path,
+        int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None,
+        getattr(request.state, "request_id", None),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from wardgate.portal.channels.views import GrantFacts
 from wardgate.portal.clock import Timer
 from wardgate.portal.db import access, authorizations
 from wardgate.portal.db.scope import UnitOfWork
+from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import Account, Actor, ClientToken, Device, PolicyAuthorization
 from wardgate.portal.domain.authorizations import Denied, Granted, authorize
 from wardgate.portal.domain.resources import ResourceFacts, gateway_view
@@ -127,7 +128,7 @@ def grant_facts(
         initiator=channel.device,
         responder_id=row.receiving_device_id,
         subject=channel.subject,
-        signing_key=account.ingest_signing_key,
+        signing_key=unseal(channel.hub.db.keyring, account, "ingest_signing_key"),
     )
 
 

@@ -12,7 +12,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from wardgate.errors import Conflict
 from wardgate.portal.db.scope import Scope, UnitOfWork
-from wardgate.portal.db.tables import ChangeLog, Device
+from wardgate.portal.db.sealing import seal
+from wardgate.portal.db.tables import ChangeLog, Device, new_id
 from wardgate.portal.domain.subjects import Location
 from wardgate.portal.domain.tunnel_ips import ipv4_candidates, ipv6_candidates
 
@@ -68,11 +69,13 @@ async def create_device(unit: UnitOfWork, **columns: Any) -> Device:
         Conflict: The account's address pool is used up.
     """
     start = secrets.randbelow(2**21)
+    device_id = new_id()
     device = Device(
         account_id=unit.account_id,
+        id=device_id,
         ipv4=await _free(unit, Device.ipv4, ipv4_candidates(start)),
         ipv6=await _free(unit, Device.ipv6, ipv6_candidates(start)),
-        psk_base=secrets.token_bytes(32),
+        psk_base=seal(unit.keyring, secrets.token_bytes(32), Device, "psk_base", device_id),
         **columns,
     )
     await unit.insert(device)

@@ -6,7 +6,6 @@ SQLite runs in WAL mode with one writer at a time; who waits for the writer wait
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,11 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from wardgate.errors import SettingError
 from wardgate.portal.clock import Clock
-from wardgate.portal.db import access_guard
-from wardgate.portal.db.keyring import Keyring, decode_key, key_file_of, load_or_create
+from wardgate.portal.db import access_guard, sealing
+from wardgate.portal.db.keyring import Keyring, decode_key
+from wardgate.portal.db.keys import Keys
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.snapshots import Snapshots
-from wardgate.portal.db.sqlite_file import NEWEST_VERSION, checked_version
+from wardgate.portal.db.sqlite_file import NEWEST_REVISION, NEWEST_VERSION, checked_version
+from wardgate.portal.domain.log_ids import Sequencer
 from wardgate.portal.domain.subjects import Subject
 
 
@@ -65,38 +66,61 @@ class Database:
         self._engine = _create_engine(parsed, self.is_sqlite)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._writer = asyncio.Lock() if self.is_sqlite else None
-        self._secret_key = decode_key(secret_key) if secret_key else None
+        self.keys = Keys(self._path, secret_key)
+        self.sequencer = Sequencer()
         self.commit_listeners: list[Callable[[], None]] = []
         self.snapshots = Snapshots()
 
-    @cached_property
+    @property
     def keyring(self) -> Keyring:
         """What seals and opens the secrets of this database.
 
         Raises:
             SettingError: There is no key, and no place where one could be made.
         """
-        if self._secret_key is not None:
-            return Keyring(self._secret_key)
-        if self._path is None:
-            raise SettingError("secret_key: needed with this database: base64 of 32 bytes, the same for every portal")
-        return Keyring(load_or_create(key_file_of(self._path)))
+        return self.keys.keyring
 
     async def migrate(self) -> None:
-        """Brings the tables to this version.
+        """Brings the tables to this version and seals the secrets in them, all or nothing.
 
         Raises:
-            SettingError: The tables are of a newer version.
+            SettingError: The tables are of a newer version, or the key is not theirs.
         """
-        if self._version == NEWEST_VERSION and await self._has_newest_revision():
+        if self._version == NEWEST_VERSION and await self._has_newest_revision() and await self._is_sealed():
             return
         from wardgate.portal.db.migrate import upgrade
 
         if self._path is not None and self.is_missing:
             self._path.touch(mode=0o600)  # it will hold the devices' secrets
         async with self._engine.execution_options(write=True).begin() as connection:
+            await connection.run_sync(self.keys.check)
             await connection.run_sync(upgrade)
+            await connection.run_sync(lambda sync: sealing.seal_all(sync, self.keyring))
         self._version = NEWEST_VERSION
+
+    async def _is_sealed(self) -> bool:
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(self.keys.check)
+
+    async def reseal(self, key: str) -> int:
+        """Seals every secret with another key, all or nothing; how many there were.
+
+        Args:
+            key: Base64 of the new key. If the old one is in the key file, the file holds the new one afterwards.
+
+        Raises:
+            Conflict: A portal uses the database.
+            SettingError: The old key is not the database's, or the new one is none.
+        """
+        new, old = Keyring(decode_key(key)), self.keyring
+        self.keys.write_next(key)
+        if self._path is not None:
+            await self._engine.dispose()
+            sealing.refuse_if_open(self._path)
+        async with self._engine.execution_options(write=True).begin() as connection:
+            count = await connection.run_sync(sealing.reseal_all, old, new)
+        self.keys.take_next(new)
+        return count
 
     @property
     def is_missing(self) -> bool:
@@ -106,7 +130,7 @@ class Database:
     async def _has_newest_revision(self) -> bool:
         async with self._engine.connect() as connection:
             found = await connection.execute(text("SELECT version_num FROM alembic_version"))
-            return list(found.scalars()) == [f"{NEWEST_VERSION:04}"]
+            return list(found.scalars()) == [NEWEST_REVISION]
 
     async def prepare(self) -> None:
         """Migrates an SQLite file; a server's tables are migrated by hand, and only checked here.
@@ -116,14 +140,12 @@ class Database:
         """
         if self.is_sqlite:
             await self.migrate()
-            assert self.keyring  # makes it while there is somebody to read what is wrong
             return
-        assert self.keyring
         from wardgate.portal.db.migrate import is_current
 
         try:
             async with self._engine.connect() as connection:
-                is_ready = await connection.run_sync(is_current)
+                is_ready = await connection.run_sync(is_current) and await connection.run_sync(self.keys.check)
         except (SQLAlchemyError, OSError) as error:
             raise SettingError(f"database: it cannot be reached: {error}") from None
         if not is_ready:
@@ -163,7 +185,7 @@ class Database:
         """
         async with self._writer or nullcontext():
             async with self._write_session() as session:
-                unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring)
+                unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring, self.sequencer)
                 yield unit
                 await access_guard.check(unit, self.snapshots)
                 await unit.record()
@@ -177,7 +199,7 @@ class Database:
     async def trial(self, subject: Subject) -> AsyncIterator[UnitOfWork]:
         """Changes rows to see what would come of it; nothing of it stays, and nobody is told."""
         async with self._writer or nullcontext(), self._write_session() as session:
-            yield UnitOfWork(session, subject, self._clock.utc_now(), self.keyring)
+            yield UnitOfWork(session, subject, self._clock.utc_now(), self.keyring, self.sequencer)
 
     def notify(self) -> None:
         """Wakes whoever looks at the outbox."""

@@ -15,12 +15,20 @@ ROTATED_LIFETIME: Final = timedelta(hours=4)
 _BATCH: Final = 1000
 
 
-async def purge(db: Database, at: datetime) -> None:
-    """Removes expired grants and tokens, rotated gateway tokens past their time, and old log rows."""
+async def remove_grants(db: Database, at: datetime) -> None:
+    """Removes expired grants. Receivers end them by themselves, so nobody is told."""
     async with db.unscoped_write() as session:
-        # Receivers end expired grants by themselves, so their removal is silent.
         await session.execute(delete(PolicyAuthorization).where(PolicyAuthorization.expires_at <= at))
+
+
+async def remove_change_logs(db: Database, at: datetime) -> None:
+    """Removes old rows of the change log."""
+    async with db.unscoped_write() as session:
         await session.execute(delete(ChangeLog).where(ChangeLog.timestamp <= at - LOG_RETENTION))
+
+
+async def remove_tokens(db: Database, at: datetime) -> None:
+    """Removes expired tokens and rotated gateway tokens past their time, as if somebody revoked them."""
     async with db.unscoped() as session:
         client_tokens = await session.scalars(select(ClientToken).where(ClientToken.expires_at <= at).limit(_BATCH))
         api_tokens = await session.scalars(select(ApiToken).where(ApiToken.expires_at <= at).limit(_BATCH))

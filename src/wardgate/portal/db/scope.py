@@ -4,7 +4,7 @@ Every insert, update and delete goes through `UnitOfWork`, which writes the outb
 transaction and follows the cascading references itself, so that a grant which goes with its policy is seen to go.
 """
 
-import secrets
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import ForeignKeyConstraint, Select, select
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Select, cast, func, select
 from sqlalchemy import inspect as inspect_row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,6 +21,7 @@ from wardgate.errors import InvalidInput, NotFound
 from wardgate.ids import AccountId
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.tables import (
+    LOGS,
     NOT_AUDITED,
     REDACTED,
     Account,
@@ -32,7 +33,9 @@ from wardgate.portal.db.tables import (
     OutboxEntry,
     TenantRow,
 )
+from wardgate.portal.domain import log_ids
 from wardgate.portal.domain.checks import is_uuid
+from wardgate.portal.domain.log_ids import Sequencer
 from wardgate.portal.domain.subjects import Subject
 
 _R = TypeVar("_R", bound=TenantRow)
@@ -111,10 +114,13 @@ class UnitOfWork(Scope):
         revision: The account's access revision once this is committed, if access depends on it.
     """
 
-    def __init__(self, session: AsyncSession, subject: Subject, at: datetime, keyring: Keyring) -> None:
+    def __init__(
+        self, session: AsyncSession, subject: Subject, at: datetime, keyring: Keyring, sequencer: Sequencer
+    ) -> None:
         super().__init__(session, subject, keyring)
         self.at = at
         self.revision: int | None = None
+        self.sequencer = sequencer
         self.committed: list[Callable[[], None]] = []
         self._changes: list[Change] = []
 
@@ -145,7 +151,7 @@ class UnitOfWork(Scope):
         self.session.add(row)
         await self._flush(unique)
         if not silent:
-            self._changes.append(Change(row.__tablename__, "insert", None, as_json(row)))
+            self._changes.append(Change(row.log_name, "insert", None, as_json(row)))
 
     async def update(self, row: Base, *, unique: str | None = None, silent: bool = False, **values: Any) -> bool:
         """Sets columns of a row that this unit has read; whether anything is different now.
@@ -162,7 +168,7 @@ class UnitOfWork(Scope):
             setattr(row, name, value)
         await self._flush(unique)
         if not silent:
-            self._changes.append(Change(row.__tablename__, "update", before, as_json(row)))
+            self._changes.append(Change(row.log_name, "update", before, as_json(row)))
         return True
 
     async def delete(self, row: Base) -> None:
@@ -181,7 +187,7 @@ class UnitOfWork(Scope):
         await self._forget_token(row)
         await self.session.delete(row)
         await self.session.flush()
-        self._changes.append(Change(row.__tablename__, "delete", before, None))
+        self._changes.append(Change(row.log_name, "delete", before, None))
 
     async def _forget_token(self, row: Base) -> None:
         """Devices no longer name a token that is deleted."""
@@ -194,11 +200,13 @@ class UnitOfWork(Scope):
 
     async def record(self) -> None:
         """Writes outbox and change log for what was changed so far."""
+        if not self._changes:
+            return
         commit_id = str(uuid4())
+        await self._queue_up()
         account_exists = await self.session.get(Account, self.account_id) is not None
         subject = None if self.subject.kind == "system" else self.subject.for_log()
-        seed = int(self.at.timestamp() * 1_000_000) % 2**52
-        salt = secrets.randbelow(2**20)
+        seed = await self._next_seed()
         for number, change in enumerate(self._changes):
             self.session.add(
                 OutboxEntry(
@@ -208,13 +216,14 @@ class UnitOfWork(Scope):
                     operation=change.operation,
                     before=change.before,
                     after=change.after,
+                    inserted_at=self.at,
                 )
             )
             if account_exists and change.object not in NOT_AUDITED:
                 self.session.add(
                     ChangeLog(
                         account_id=self.account_id,
-                        log_id=f"c{seed:013x}{number % 2**20:05x}{salt:05x}",
+                        log_id=log_ids.change_id(seed, number),
                         timestamp=self.at,
                         operation=change.operation,
                         object=change.object,
@@ -222,9 +231,22 @@ class UnitOfWork(Scope):
                         after=change.after,
                         subject=subject,
                         revision=self.revision,
+                        seq=self.sequencer.next(self.at),
                     )
                 )
             await self.session.flush()
+
+    async def _queue_up(self) -> None:
+        """Lets the account's units commit in the order in which they come here, where several write at once."""
+        if self.session.get_bind().dialect.name == "postgresql":
+            key = int.from_bytes(hashlib.sha256(f"change_logs:{self.account_id}".encode()).digest()[:8], signed=True)
+            await self.session.execute(select(func.pg_advisory_xact_lock(cast(key, BigInteger))))
+
+    async def _next_seed(self) -> int:
+        """A seed above that of the account's last change, so that ids sort in the order of commits."""
+        query = select(func.max(ChangeLog.log_id)).where(ChangeLog.account_id == self.account_id)
+        last = await self.session.scalar(query)
+        return max(log_ids.microseconds(self.at), log_ids.seed_of(last) + 1 if last else 0)
 
     async def _flush(self, unique: str | None) -> None:
         try:
@@ -244,7 +266,7 @@ def as_json(row: Base) -> dict[str, Any]:
         if name in REDACTED:
             value = None if value is None else REDACTION
         values[name] = value.isoformat() if isinstance(value, datetime) else value
-    return values
+    return row.logged(values)
 
 
 @cache
@@ -252,6 +274,8 @@ def _cascades(table: type[Base]) -> list[tuple[type[Base], ForeignKeyConstraint]
     found: list[tuple[type[Base], ForeignKeyConstraint]] = []
     for mapper in Base.registry.mappers:
         kind = mapper.class_
+        if kind.__tablename__ in LOGS:
+            continue
         for constraint in kind.__table__.foreign_key_constraints:
             if constraint.referred_table is table.__table__ and constraint.ondelete == "CASCADE":
                 found.append((kind, constraint))

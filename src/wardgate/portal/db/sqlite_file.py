@@ -7,7 +7,9 @@ from typing import Final
 
 from wardgate.errors import SettingError
 
-NEWEST_VERSION: Final = len(list((Path(__file__).parent / "migrations" / "versions").glob("[0-9]*.py")))
+_MIGRATIONS: Final = sorted(one.name for one in (Path(__file__).parent / "migrations" / "versions").glob("[0-9]*.py"))
+NEWEST_VERSION: Final = len(_MIGRATIONS)
+NEWEST_REVISION: Final = _MIGRATIONS[-1].partition("_")[0]
 APPLICATION_ID: Final = 0x57_41_52_44  # "WARD", at offset 68 of the file
 _SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
@@ -20,12 +21,26 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from wardgate.portal.db.types import BigId, Id, IpText, JsonValue, Secret, UtcDateTime, case_insensitive
+from wardgate.portal.db.types import (
+    BigId,
+    Id,
+    IpText,
+    JsonValue,
+    Secret,
+    UtcDateTime,
+    case_insensitive,
+    current_transaction_id,
+)
 
 
 def new_id() -> str:
     """A random UUID."""
     return str(uuid4())
+
+
+def secret_place(table: str, column: str, row_id: str | int) -> str:
+    """What a sealed value is bound to."""
+    return f"{table}.{column}:{row_id}"
 
 
 def _now() -> datetime:
@@ -49,6 +64,15 @@ class Base(DeclarativeBase):
         dict[str, Any]: JsonValue,
         list[Any]: JsonValue,
     }
+
+    @property
+    def log_name(self) -> str:
+        """What outbox and change log call this row's table."""
+        return str(self.__tablename__)
+
+    def logged(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The columns as outbox and change log show them."""
+        return values
 
 
 def _to(table: str, column: str, on_delete: str | None = "CASCADE") -> ForeignKeyConstraint:
@@ -107,6 +131,7 @@ class Actor(TenantRow):
             "(type IN ('account_user', 'account_admin_user')) = (email IS NOT NULL)", name="actors_email_by_type"
         ),
         Index("actors_account_id_email", "account_id", "email", unique=True),
+        _to("directories", "created_by_directory_id"),
     )
 
     type: Mapped[str] = mapped_column(String(32))
@@ -116,7 +141,7 @@ class Actor(TenantRow):
     password_hash: Mapped[str | None]
     preferences: Mapped[dict[str, Any]] = mapped_column(default=dict)
     is_disabled: Mapped[bool] = mapped_column(default=False)
-    created_by_directory_id: Mapped[str | None] = mapped_column(Id)
+    created_by_directory_id: Mapped[str | None] = mapped_column(Id, index=True)
     updated_at: Mapped[datetime] = mapped_column(default=_now, onupdate=_now)
 
 
@@ -134,6 +159,7 @@ class Group(TenantRow):
             sqlite_where=text("directory_id IS NULL"),
             postgresql_where=text("directory_id IS NULL"),
         ),
+        _to("directories", "directory_id"),
     )
 
     name: Mapped[str]
@@ -141,7 +167,7 @@ class Group(TenantRow):
     entity_type: Mapped[str] = mapped_column(String(16), default="group")
     email: Mapped[str | None] = mapped_column(case_insensitive(160))
     idp_id: Mapped[str | None]
-    directory_id: Mapped[str | None] = mapped_column(Id)
+    directory_id: Mapped[str | None] = mapped_column(Id, index=True)
     updated_at: Mapped[datetime] = mapped_column(default=_now, onupdate=_now)
 
 
@@ -291,10 +317,10 @@ class ClientToken(TenantRow):
     """Proves a client's actor: one for each sign-in, or made by an admin for a service account."""
 
     __tablename__ = "client_tokens"
-    __table_args__ = (_to("actors", "actor_id"),)
+    __table_args__ = (_to("actors", "actor_id"), _to("auth_providers", "auth_provider_id"))
 
     actor_id: Mapped[str] = mapped_column(Id, index=True)
-    auth_provider_id: Mapped[str | None] = mapped_column(Id)
+    auth_provider_id: Mapped[str | None] = mapped_column(Id, index=True)
     secret_salt: Mapped[str]
     secret_hash: Mapped[str]
     expires_at: Mapped[datetime] = mapped_column(index=True)
@@ -391,9 +417,13 @@ class PolicyAuthorization(TenantRow):
 
 
 class OutboxEntry(Base):
-    """A committed change that still has to reach the channels it concerns; all of one commit share `commit_id`."""
+    """A committed change that has to reach the channels it concerns; all of one commit share `commit_id`.
+
+    Ids are in the order of commits on SQLite alone; on PostgreSQL `transaction_id` tells which commits are new.
+    """
 
     __tablename__ = "outbox"
+    __table_args__ = (Index("outbox_transaction_id", "transaction_id", "id"),)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     account_id: Mapped[str | None] = mapped_column(Id)
@@ -402,7 +432,8 @@ class OutboxEntry(Base):
     operation: Mapped[str] = mapped_column(String(8))
     before: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     after: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
-    inserted_at: Mapped[datetime] = mapped_column(default=_now)
+    transaction_id: Mapped[int] = mapped_column(BigInteger, default=current_transaction_id())
+    inserted_at: Mapped[datetime] = mapped_column(default=_now, index=True)
 
 
 class ChangeLog(Base):
@@ -416,6 +447,7 @@ class ChangeLog(Base):
     __table_args__ = (
         Index("change_logs_account_id_revision", "account_id", "revision"),
         Index("change_logs_account_id_timestamp", "account_id", "timestamp"),
+        Index("change_logs_account_id_seq", "account_id", "seq"),
     )
 
     account_id: Mapped[str] = mapped_column(Id, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True)
@@ -428,12 +460,66 @@ class ChangeLog(Base):
     subject: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     vsn: Mapped[int] = mapped_column(default=0)
     revision: Mapped[int | None] = mapped_column(BigId)
+    seq: Mapped[int] = mapped_column(BigInteger)
 
 
-REDACTED = frozenset({"psk_base", "ingest_signing_key", "secret_hash", "secret_salt", "password_hash"})
-"""Columns that never leave their table."""
+REDACTED = frozenset(
+    {
+        "answer",
+        "api_key",
+        "api_token",
+        "auth_header",
+        "bearer_token",
+        "client_secret",
+        "code_hash",
+        "credentials",
+        "hec_token",
+        "ingest_signing_key",
+        "key_check",
+        "legacy_service_account_key",
+        "license_key",
+        "password_hash",
+        "private_key_jwk",
+        "psk_base",
+        "sealed_secret",
+        "secret_hash",
+        "secret_salt",
+    }
+)
+"""Columns that never leave their table (portal-domain-3 B2)."""
 
-NOT_AUDITED = frozenset({"policy_authorizations", "relay_tokens"})
+LOGS = frozenset(
+    {
+        "access_revisions",
+        "api_request_logs",
+        "change_logs",
+        "flow_logs",
+        "log_sink_cursors",
+        "refused_requests",
+        "session_logs",
+    }
+)
+"""Tables that are never told of, row by row: what is deleted takes its rows here along in silence."""
+
+NOT_AUDITED = (
+    frozenset(
+        {
+            "policy_authorizations",
+            "relay_tokens",
+            "portal_sessions",
+            "pending_identities",
+            "posture_devices",
+            "external_identity_sync_states",
+            "group_sync_states",
+            "membership_sync_states",
+        }
+    )
+    | LOGS
+)
 """Tables whose changes take effect but are not in the change log."""
 
-from wardgate.portal.db import access_tables  # noqa: E402, F401 — so that the metadata has every table
+# Registers the tables of the other modules, which are built on these.
+from wardgate.portal.db import access_tables as _access_tables  # noqa: E402, F401
+from wardgate.portal.db import identity_tables as _identity_tables  # noqa: E402, F401
+from wardgate.portal.db import log_tables as _log_tables  # noqa: E402, F401
+from wardgate.portal.db import node_tables as _node_tables  # noqa: E402, F401

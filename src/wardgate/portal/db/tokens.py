@@ -8,9 +8,8 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from wardgate.ids import AccountId, ActorId, TokenId
-from wardgate.portal.db.engine import Database
 from wardgate.portal.db.tables import Account, Actor, ApiToken, ClientToken, Device, GatewayToken, RelayToken, Site
-from wardgate.portal.domain.subjects import Subject
+from wardgate.portal.domain.subjects import Location, Subject
 from wardgate.portal.domain.tokens import ParsedToken, is_genuine
 
 STAMP_EVERY: Final = timedelta(seconds=10)
@@ -28,7 +27,9 @@ class Owner:
     site: Site | None = None
     device: Device | None = None
 
-    def subject(self, kind: str, remote_ip: str | None, user_agent: str | None) -> Subject:
+    def subject(
+        self, kind: str, remote_ip: str | None, user_agent: str | None, location: Location | None = None
+    ) -> Subject:
         """The subject that the token's bearer acts as."""
         actor, token = self.actor, self.client_token or self.gateway_token or self.api_token
         return Subject(
@@ -42,6 +43,7 @@ class Owner:
             auth_provider_id=self.client_token.auth_provider_id if self.client_token else None,
             remote_ip=remote_ip,
             user_agent=user_agent,
+            location=location or Location(),
         )
 
 
@@ -92,12 +94,11 @@ async def is_relay_token(session: AsyncSession, token: ParsedToken) -> bool:
 
 
 async def stamp_api_token(
-    db: Database, row: ApiToken, at: datetime, remote_ip: str | None, user_agent: str | None
+    session: AsyncSession, row: ApiToken, at: datetime, remote_ip: str | None, user_agent: str | None
 ) -> None:
-    """Notes the last use of an API token; at most once in `STAMP_EVERY`, so that reading stays reading."""
+    """Notes the last use of an API token; at most once in `STAMP_EVERY`."""
     if row.last_seen_at is not None and at - row.last_seen_at < STAMP_EVERY:
         return
     seen = {"last_seen_at": at, "last_seen_remote_ip": remote_ip, "last_seen_user_agent": (user_agent or "")[:255]}
-    async with db.unscoped_write() as session:
-        same = update(ApiToken).where(ApiToken.account_id == row.account_id, ApiToken.id == row.id)
-        await session.execute(same.values(**seen))
+    same = update(ApiToken).where(ApiToken.account_id == row.account_id, ApiToken.id == row.id)
+    await session.execute(same.values(**seen))

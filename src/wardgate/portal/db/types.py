@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, LargeBinary, String, Uuid
 from sqlalchemy.dialects.postgresql import CITEXT, INET, JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
@@ -44,12 +46,35 @@ class IpText(TypeDecorator[str]):
         return None if value is None else str(value)
 
 
+class Secret(TypeDecorator[bytes]):
+    """A secret as the keyring sealed it: every column of this type is sealed anew when the key is replaced."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+
 Id = Uuid(as_uuid=False)
 BigId = BigInteger().with_variant(Integer(), "sqlite")
-Secret = LargeBinary
 JsonValue = JSON().with_variant(JSONB(), "postgresql")
 
 
 def case_insensitive(length: int) -> TypeEngine[str]:
     """Text that compares without regard to case."""
     return String(length, collation="NOCASE").with_variant(CITEXT(), "postgresql")
+
+
+class current_transaction_id(GenericFunction[int]):  # named like a function of the database
+    """The number of the transaction that it is used in; 0 on SQLite, where one commits after the other."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(current_transaction_id)
+def _no_transaction_id(_element: Any, _compiler: Any, **_options: Any) -> str:
+    return "0"
+
+
+@compiles(current_transaction_id, "postgresql")
+def _transaction_id(_element: Any, _compiler: Any, **_options: Any) -> str:
+    return "CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT)"

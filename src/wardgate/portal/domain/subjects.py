@@ -1,6 +1,6 @@
 """Who a request acts for."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from wardgate.ids import AccountId, ActorId, TokenId
@@ -41,12 +41,30 @@ class Subject:
     auth_provider_id: str | None = None
     remote_ip: str | None = None
     user_agent: str | None = None
+    location: Location = Location()
     force_reason: str | None = None
 
-    def for_log(self) -> dict[str, str | None]:
-        """What the change log keeps of it."""
-        left_out = ("account_id", "force_reason")
-        return {name: value for name, value in asdict(self).items() if value is not None and name not in left_out}
+    def for_log(self) -> dict[str, str | float | None]:
+        """What the logs keep of it (portal-domain-3 B2)."""
+        return {
+            "actor_id": self.actor_id,
+            "actor_name": self.actor_name,
+            "actor_email": self.actor_email,
+            "actor_type": self.actor_type,
+            "auth_provider_id": self.auth_provider_id,
+            **self.origin_for_log(),
+        }
+
+    def origin_for_log(self) -> dict[str, str | float | None]:
+        """Where it came from, as the logs keep it."""
+        return {
+            "ip": self.remote_ip,
+            "ip_region": self.location.region,
+            "ip_city": self.location.city,
+            "ip_lat": self.location.lat,
+            "ip_lon": self.location.lon,
+            "user_agent": self.user_agent,
+        }
 
 
 def system(account_id: AccountId) -> Subject:

@@ -10,6 +10,7 @@ from wardgate.ids import AccountId
 from wardgate.portal.db.access import EVERYONE
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import UnitOfWork
+from wardgate.portal.db.sealing import seal
 from wardgate.portal.db.tables import Account, ClientToken, Group, PolicyAuthorization, Resource, Site, new_id
 from wardgate.portal.domain import checks, subjects
 from wardgate.portal.services.actors import create_actor
@@ -39,12 +40,13 @@ async def create_account(db: Database, fields: Mapping[str, Any], admin: Mapping
     slug = checks.slug(problems, fields)
     name = checks.text(problems, {"name": fields.get("name") or slug}, "name", least=3, most=64)
     problems.raise_if_any()
+    account_id = new_id()
     account = Account(
-        id=new_id(),
+        id=account_id,
         name=name,
         slug=slug,
         key="".join(secrets.choice(_KEY_ALPHABET) for _ in range(6)),
-        ingest_signing_key=secrets.token_bytes(32),
+        ingest_signing_key=seal(db.keyring, secrets.token_bytes(32), Account, "ingest_signing_key", account_id),
         features=dict.fromkeys(FEATURES, True),
         limits={},
         config=DEFAULT_CONFIG,

@@ -93,10 +93,15 @@ def check_origin(request: HTTPConnection) -> None:
 def read_origin(request: HTTPConnection, hub: Hub) -> Origin:
     """The address behind trusted proxies, what they know of its place, and the program."""
     proxies = hub.settings.proxy_networks
-    peer = request.client.host if request.client else None
     user_agent = request.headers.get("user-agent", "")
-    location = _location(request.headers) if _is_trusted(_canonical_ip(peer), proxies) else Location()
+    location = location_of(request, proxies)
     return Origin(remote_ip(request, proxies), location, user_agent, versions.of_user_agent(user_agent))
+
+
+def location_of(request: HTTPConnection, proxies: Networks) -> Location:
+    """The place a request came from, as far as a trusted proxy says."""
+    peer = _canonical_ip(request.client.host if request.client else None)
+    return _location(request.headers) if _is_trusted(peer, proxies) else Location()
 
 
 def remote_ip(request: HTTPConnection, proxies: Networks) -> str | None:

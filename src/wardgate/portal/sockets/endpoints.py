@@ -15,10 +15,12 @@ from wardgate.portal.channels.gateway import GatewayChannel
 from wardgate.portal.channels.hub import Hub
 from wardgate.portal.channels.relay import RelayChannel
 from wardgate.portal.channels.views import DeviceFacts
-from wardgate.portal.db import devices, tokens
+from wardgate.portal.db import devices, logs, tokens
 from wardgate.portal.db.devices import Connecting
+from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.purge import ROTATED_LIFETIME
 from wardgate.portal.db.scope import UnitOfWork
+from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import ClientToken, Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
 from wardgate.portal.domain.tokens import ParsedToken
@@ -118,7 +120,7 @@ class Sockets:
         params = read_device_params(websocket.query_params, origin, needs_version=True, needs_id=True)
         if owner.account.users_limit_exceeded or owner.account.service_accounts_limit_exceeded:
             raise refusal.limits_exceeded()
-        subject = owner.subject("client", origin.remote_ip, origin.user_agent)
+        subject = owner.subject("client", origin.remote_ip, origin.user_agent, origin.location)
         assert owner.actor is not None
         assert owner.client_token is not None
         assert params.external_id is not None
@@ -142,7 +144,7 @@ class Sockets:
             subject=subject,
             token_id=TokenId(owner.client_token.id),
             token_expires_at=owner.client_token.expires_at,
-            device=_facts(device, origin),
+            device=_facts(self.hub.db.keyring, device, origin),
             previous_key=previous_key,
         )
 
@@ -163,7 +165,7 @@ class Sockets:
         params = read_device_params(
             websocket.query_params, origin, needs_version=False, needs_id=token.device_id is None
         )
-        subject = owner.subject("gateway", origin.remote_ip, origin.user_agent)
+        subject = owner.subject("gateway", origin.remote_ip, origin.user_agent, origin.location)
         async with self.hub.db.writing(subject) as unit:
             stored = await unit.find(GatewayToken, token.id)
             if stored is None:
@@ -180,7 +182,7 @@ class Sockets:
             version,
             subject=subject,
             token_id=TokenId(token.id),
-            device=_facts(device, origin),
+            device=_facts(self.hub.db.keyring, device, origin),
             site_id=SiteId(device.site_id or ""),
             previous_key=previous_key,
         )
@@ -239,6 +241,7 @@ class Sockets:
                 at=unit.at,
             ),
         )
+        logs.write_session(unit, device, token_id)
         return previous_key
 
     # --- relays -------------------------------------------------------------------------------------------------------
@@ -261,12 +264,12 @@ class Sockets:
         )
 
 
-def _facts(device: Device, origin: Origin) -> DeviceFacts:
+def _facts(keyring: Keyring, device: Device, origin: Origin) -> DeviceFacts:
     return DeviceFacts(
         id=device.id,
         name=device.name,
         public_key=device.public_key or "",
-        psk_base=device.psk_base,
+        psk_base=unseal(keyring, device, "psk_base"),
         ipv4=device.ipv4,
         ipv6=device.ipv6,
         user_agent=origin.user_agent,

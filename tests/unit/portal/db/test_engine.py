@@ -99,7 +99,7 @@ async def test_a_database_whose_portal_was_killed_at_its_first_start_opens_again
     killed = Database(f"sqlite:///{path}", ManualClock())
     await killed.migrate()
     copy = tmp_path / "copy.db"
-    for suffix in ("", "-wal"):
+    for suffix in ("", "-wal", ".key"):
         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
     await killed.close()
 

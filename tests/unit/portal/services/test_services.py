@@ -11,6 +11,7 @@ from wardgate.portal.db import authorizations
 from wardgate.portal.db.access import rules_of_actor
 from wardgate.portal.db.devices import create_device
 from wardgate.portal.db.engine import Database
+from wardgate.portal.db.sealing import unseal
 from wardgate.portal.db.tables import (
     ChangeLog,
     ClientToken,
@@ -218,7 +219,7 @@ async def test_tunnel_addresses_are_unique_in_an_account(db: Database) -> None:
         some = [await create_device(unit, type="gateway", site_id=lab.site.id, name=str(one)) for one in range(20)]
     assert len({device.ipv4 for device in some}) == 20
     assert len({device.ipv6 for device in some}) == 20
-    assert all(len(device.psk_base) == 32 for device in some)
+    assert all(len(unseal(db.keyring, device, "psk_base")) == 32 for device in some)
 
 
 async def test_a_rotated_gateway_token_is_replaced_when_it_was_never_used(db: Database) -> None:

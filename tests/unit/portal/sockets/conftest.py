@@ -1,18 +1,17 @@
 """A portal that listens on loopback, with time that stands still."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.unit.portal.helpers import Lab, ManualClock, make_lab
+from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
 from tests.unit.portal.sockets.harness import PortalUnderTest, running_portal
 from wardgate.portal.config import Settings
 
 
 @pytest.fixture
-def settings(database_path: Path) -> Settings:
-    return Settings(listen="127.0.0.1:0", database=f"sqlite:///{database_path}", connect_capacity=1000)
+def settings(database_url: str) -> Settings:
+    return Settings(listen="127.0.0.1:0", database=database_url, secret_key=SECRET_KEY, connect_capacity=1000)
 
 
 @pytest.fixture

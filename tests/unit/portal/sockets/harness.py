@@ -227,10 +227,15 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _without_chance(hub: Hub) -> None:
+    hub.shuffled = list
+    hub.jobs = ()
+
+
 @asynccontextmanager
 async def running_portal(settings: Settings, clock: ManualClock) -> AsyncIterator[PortalUnderTest]:
     """Serves a portal on a free port."""
-    app = create_app(settings, clock=clock, configure=lambda hub: setattr(hub, "shuffled", list))
+    app = create_app(settings, clock=clock, configure=_without_chance)
     server = _Server(uvicorn.Config(app, **{**uvicorn_options(settings), "timeout_graceful_shutdown": 1}))
     task = asyncio.get_running_loop().create_task(server.serve())
     try:

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.portal.helpers import Lab
 from tests.unit.portal.sockets.harness import V1, V2, WAIT_S, Peer, PortalUnderTest, key
 from wardgate.ids import GatewayId, ResourceId
-from wardgate.portal.db import outbox
+from wardgate.portal.db.sealing import unseal
 from wardgate.portal.services import accounts, actors, groups, policies, resources, sites, tokens
 from wardgate.wire import portal
 from wardgate.wire.portal import ApiVersion, key_text
@@ -70,7 +70,8 @@ async def test_an_ask_is_granted_once_the_gateway_has_acknowledged(
         request.client.id, key("laptop"), answer.gateway_id, key("gw")
     )
     assert read_ingest_token(answer.flow_logs_ingest_token)["role"] == "initiator"
-    claims = read_ingest_token(request.flow_logs_ingest_token, key=lab.account.ingest_signing_key)
+    signing_key = unseal(server.hub.db.keyring, lab.account, "ingest_signing_key")
+    claims = read_ingest_token(request.flow_logs_ingest_token, key=signing_key)
     assert (claims["role"], claims["initiator_actor_name"], claims["actor_name"]) == ("responder", "Mia", "Mia")
     assert request.subject.actor_email == "mia@corp.example"
     assert request.expires_at == int(server.clock.utc_now().timestamp()) + 7 * 24 * 3600
@@ -551,6 +552,6 @@ async def drained(server: PortalUnderTest) -> None:
     """Waits until all changes are dispatched."""
 
     async def is_empty() -> bool:
-        return not await outbox.oldest(server.hub.db)
+        return not await server.hub.outbox.is_behind()
 
     await until(is_empty)

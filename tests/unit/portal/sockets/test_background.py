@@ -7,7 +7,8 @@ from sqlalchemy import select
 from tests.unit.portal.helpers import Lab
 from tests.unit.portal.sockets.harness import PortalUnderTest
 from wardgate.portal.db.tables import ClientToken, OutboxEntry, PolicyAuthorization, new_id
-from wardgate.portal.jobs import every_minute
+from wardgate.portal.jobs import standard_jobs
+from wardgate.portal.scheduler import Scheduler
 from wardgate.portal.services import policies, tokens
 from wardgate.wire import portal
 
@@ -52,7 +53,9 @@ async def test_what_is_over_is_removed(server: PortalUnderTest, lab: Lab) -> Non
         await tokens.create_client_token(unit, lab.actor.id, {"expires_at": soon}, actor_types=("account_user",))
     server.clock.advance(31)
 
-    await every_minute(server.hub)
+    scheduler = Scheduler(server.hub, standard_jobs())
+    for job in standard_jobs():
+        assert await scheduler.run_now(job.name) is None
 
     async with server.hub.db.unscoped() as session:
         left = (await session.scalars(select(ClientToken))).all()

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.unit.portal.helpers import ManualClock
+from tests.unit.portal.helpers import SECRET_KEY, ManualClock
 from wardgate.errors import WardgateError
 from wardgate.ids import AccountId
 from wardgate.portal.db.engine import Database
@@ -168,7 +168,7 @@ async def open_account(template: Path, folder: Path) -> Changing:
     path = folder / "portal.db"
     shutil.copy(template, path)
     clock = ManualClock()
-    db = Database(f"sqlite:///{path}", clock)
+    db = Database(f"sqlite:///{path}", clock, SECRET_KEY)
     admin = {"name": "Ann", "type": "account_admin_user", "email": "ann@corp.example"}
     account = await accounts.create_account(db, {"slug": "corp"}, admin=admin)
     changing = Changing(db, clock, subjects.system(AccountId(account.id)))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.portal.helpers import Lab, ManualClock, make_lab
+from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
 from tests.unit.portal.why.changing import Operation, open_account, operations
 from wardgate.errors import InvalidInput, NotFound
 from wardgate.portal.db.access import rules_of_actor
@@ -81,11 +81,11 @@ def test_a_snapshot_gives_the_rules_that_decide_about_requests(migrated: Path, s
         asyncio.run(run(Path(folder)))
 
 
-async def test_a_change_by_another_process_is_seen(db: Database, database_path: Path, clock: ManualClock) -> None:
+async def test_a_change_by_another_process_is_seen(db: Database, database_url: str, clock: ManualClock) -> None:
     lab = await make_lab(db)
     async with db.scoped(lab.subject) as scope:
         revision, before = await db.snapshots.current(scope)
-    other = Database(f"sqlite:///{database_path}", clock)
+    other = Database(database_url, clock, SECRET_KEY)
     async with other.writing(lab.subject) as unit:
         await groups.change_members(unit, lab.group.id, remove=[lab.actor.id])
     await other.close()

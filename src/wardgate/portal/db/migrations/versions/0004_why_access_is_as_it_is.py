@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql
 from wardgate.portal.db.types import IpText, UtcDateTime
 
 revision = "0004"
-down_revision = "0001"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
