@@ -13,6 +13,7 @@ help:
 	@echo "             make bench-relay: our relay beside coturn's (7 minutes); bench-flood: in a flood of strangers (3)"
 	@echo "             make bench-relay-xdp: what a datagram costs a relay in user space and in the kernel"
 	@echo "             make bench-flows, bench-memory: new flows a second, memory; bench-loop: a flood of first packets"
+	@echo "             make bench-explain: why, what if and since when in a large account (3 minutes)"
 	@echo "make connectivity  which NATs can be punched through, and how long a first connection takes (20 minutes)"
 	@echo "             make bench-gaps: how long a ping gets no answer when something breaks (10 minutes)"
 	@echo "make conformance  our relay and coturn against 250 requirements of RFC 8489 and 8656 (40 seconds; make conformance"
@@ -94,6 +95,10 @@ bench-memory: setup
 .PHONY: bench-loop
 bench-loop: setup
 	@exec $(VENV)/python -m bench.loop
+
+.PHONY: bench-explain
+bench-explain: setup
+	@exec $(VENV)/python -m bench.explain --postgresql
 
 .PHONY: connectivity
 connectivity: setup
