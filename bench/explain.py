@@ -97,7 +97,7 @@ class Account:
             {
                 **shared,
                 "id": new_id(),
-                "name": f"resource {number}",
+                "name": f"resource {number}" if number < RESOURCES - TESTS else f"payments {number}",
                 "type": "dns",
                 "address": f"r{number}.large.example",
                 "ip_stack": "dual",
@@ -122,7 +122,7 @@ class Account:
                 "resource_id": resource,
                 "conditions": chance.choice(_CONDITIONS),
             }
-            for resource in self.resource_ids
+            for resource in self.resource_ids[:-TESTS]
             for group in chance.sample(self.group_ids, POLICIES // RESOURCES)
         ]
         self.policy_ids = [str(one["id"]) for one in rules]
@@ -144,7 +144,7 @@ class Account:
             _, snapshot = await self.db.snapshots.current(unit)
             for number in range(TESTS):
                 who = "everyone" if number % 4 == 0 else f"group:group {number}"
-                resource = f"payments {number}*" if number % 2 else f"resource {number}*"
+                resource = f"payments {RESOURCES - TESTS + number}" if number % 2 else "payments*"
                 expectation = "never_reaches"
                 if number % 5 == 4:
                     policy = snapshot.policies[self.policy_ids[number]]

@@ -40,7 +40,7 @@ def explain_to(
     """Asks, and prints the answer."""
     query = {"actor": actor, "resource": resource, "at": parse_time("--at", at), "from": origin, "device": device}
     with session.rest() as rest:
-        answer = rest.data("GET", "/explain", **query)
+        answer = rest.data("GET", "/explain", None, **query)
     if session.as_json:
         session.show(answer)
         return

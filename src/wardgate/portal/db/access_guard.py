@@ -6,6 +6,7 @@ A test that is not as it should be already does not stand in the way of other ch
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import update
@@ -15,10 +16,10 @@ from wardgate.portal.db import access_tables, snapshots
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.tables import Account
 from wardgate.portal.domain.policy_tests import (
-    Pair,
     PolicyTest,
-    all_violations,
+    Violations,
     broken_by,
+    holds,
     parse_moments,
     parse_origin,
 )
@@ -48,15 +49,15 @@ async def check(unit: UnitOfWork, kept: "snapshots.Snapshots") -> None:
     after = before.changed(changes)
     broken = {}
     for row in rows:
-        pairs = broken_by(spec_of(row), before, after, touched, unit.at)
-        if pairs:
-            broken[row.id] = (row, pairs)
+        wrong = broken_by(spec_of(row), before, after, touched, unit.at)
+        if wrong:
+            broken[row.id] = (row, wrong)
     if broken and not unit.subject.force_reason:
-        raise PolicyTestFailed([failure(row, pairs, before, after) for row, pairs in broken.values()])
+        raise PolicyTestFailed([failure(row, wrong, before, after) for row, wrong in broken.values()])
     for row in rows:
         if row.id in broken:
             await _mark_broken(unit, row, unit.at)
-        elif row.broken_at is not None and not all_violations(spec_of(row), after, unit.at):
+        elif row.broken_at is not None and holds(spec_of(row), after, unit.at):
             await unit.update(row, broken_at=None, broken_reason=None, broken_by=None)
     revision = unit.revision or 0
     unit.after_commit(lambda: kept.keep(unit.account_id, revision, after))
@@ -111,25 +112,25 @@ def spec_of(row: "access_tables.PolicyTest") -> PolicyTest:
 
 
 def failure(
-    row: "access_tables.PolicyTest", pairs: set[Pair], before: AccessSnapshot, after: AccessSnapshot
+    row: "access_tables.PolicyTest", wrong: Violations, before: AccessSnapshot, after: AccessSnapshot
 ) -> dict[str, object]:
     """What a problem says of a broken test; names are those of after the change, or else of before it."""
-    shown = [_named(pair, before, after) for pair in sorted(pairs)[:MAX_EXAMPLES]]
+    pairs = ((actor_id, resource_id) for resource_id in sorted(wrong) for actor_id in sorted(wrong[resource_id]))
     return {
         "id": row.id,
         "name": row.name,
         "expectation": row.expectation,
-        "count": len(pairs),
-        "examples": shown,
+        "count": sum(map(len, wrong.values())),
+        "examples": [_named(*pair, before, after) for pair in islice(pairs, MAX_EXAMPLES)],
     }
 
 
-def _named(pair: Pair, before: AccessSnapshot, after: AccessSnapshot) -> dict[str, str | None]:
-    actor = after.actors.get(pair[0]) or before.actors.get(pair[0])
-    resource = after.resources.get(pair[1]) or before.resources.get(pair[1])
+def _named(actor_id: str, resource_id: str, before: AccessSnapshot, after: AccessSnapshot) -> dict[str, str | None]:
+    actor = after.actors.get(actor_id) or before.actors.get(actor_id)
+    resource = after.resources.get(resource_id) or before.resources.get(resource_id)
     return {
-        "actor_id": pair[0] or None,
+        "actor_id": actor_id or None,
         "actor_name": actor.name if actor else None,
-        "resource_id": pair[1] or None,
+        "resource_id": resource_id or None,
         "resource_name": resource.name if resource else None,
     }

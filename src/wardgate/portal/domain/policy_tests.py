@@ -5,7 +5,8 @@ country, provider or device that lets them in. Without a time, `never_reaches` m
 all times. The verdict comes from `authorize`, which decides about real requests.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from fnmatch import translate
@@ -21,8 +22,7 @@ from wardgate.portal.domain import checks
 from wardgate.portal.domain.authorizations import Granted, PolicyRule, authorize
 from wardgate.portal.domain.conditions import Circumstances, Condition, parse_conditions
 from wardgate.portal.domain.reach import ALWAYS, Touched, hours_of, monday_of, ways
-from wardgate.portal.domain.snapshot import AccessSnapshot, KnownActor, KnownPolicy
-from wardgate.portal.domain.subjects import USER_TYPES
+from wardgate.portal.domain.snapshot import AccessSnapshot, KnownPolicy
 
 Expectation = Literal["reaches", "never_reaches"]
 EXPECTATIONS: Final = ("reaches", "never_reaches")
@@ -87,8 +87,8 @@ class PolicyTest:
     origin: Origin = field(default_factory=Origin)
 
 
-Pair = tuple[str, str]
-"""An actor and a resource; one of them is empty where there is none that the test could be about."""
+Violations = dict[str, set[str]]
+"""By resource, the actors about whom a test is wrong; empty texts stand for what is not there to be tested."""
 
 
 def violations(
@@ -97,8 +97,8 @@ def violations(
     at: datetime,
     actors: Collection[str] | None = None,
     resources: Collection[str] | None = None,
-) -> set[Pair]:
-    """The pairs that are not as the test has them.
+) -> Violations:
+    """What is not as the test has it.
 
     Args:
         at: The instant whose week is looked at.
@@ -106,48 +106,67 @@ def violations(
         resources: Looks at these only.
     """
     who = _actors(test, snapshot, actors)
-    allowed = _Allowed(test, snapshot, at)
-    found: set[Pair] = set()
-    if test.expectation == "reaches":
-        for resource_id in _resources(test, snapshot, resources):
-            found |= {(one, resource_id) for one in allowed.missing(who, resource_id)}
-        return found
-    if actors is not None and len(who) < len(snapshot.resources):
-        is_meant = _matcher(test, snapshot)
+    if test.expectation == "never_reaches" and actors is not None and len(who) < len(snapshot.resources):
+        found: Violations = {}
+        meant = _meant(test, snapshot)
+        allowed = _Allowed(test, snapshot, at)
         for actor_id in who:
-            found |= {(actor_id, one) for one in allowed.resources_of(actor_id) if is_meant(one)}
+            for resource_id in allowed.resources_of(actor_id):
+                if resource_id in meant:
+                    found.setdefault(resource_id, set()).add(actor_id)
         return found
-    for resource_id in _resources(test, snapshot, resources):
-        found |= {(one, resource_id) for one in allowed.reaching(who, resource_id)}
-    return found
+    return dict(_by_resource(test, snapshot, at, who, _resources(test, snapshot, resources)))
+
+
+def _by_resource(
+    test: PolicyTest, snapshot: AccessSnapshot, at: datetime, who: AbstractSet[str], resources: Iterable[str]
+) -> Iterator[tuple[str, set[str]]]:
+    allowed = _Allowed(test, snapshot, at)
+    look = allowed.missing if test.expectation == "reaches" else allowed.reaching
+    for resource_id in resources:
+        if wrong := look(who, resource_id):
+            yield resource_id, wrong
 
 
 def has_nobody(test: PolicyTest, snapshot: AccessSnapshot) -> bool:
     """Whether a test that somebody reaches something is about nobody or nothing: then it does not hold."""
     if test.expectation != "reaches":
         return False
-    return not _actors(test, snapshot, None) or not any(_resources(test, snapshot, None))
+    return not _actors(test, snapshot, None) or not _meant(test, snapshot)
 
 
-def all_violations(test: PolicyTest, snapshot: AccessSnapshot, at: datetime) -> set[Pair]:
+def all_violations(test: PolicyTest, snapshot: AccessSnapshot, at: datetime) -> Violations:
     """Everything that is not as the test has it."""
-    return violations(test, snapshot, at) | ({("", "")} if has_nobody(test, snapshot) else set())
+    return violations(test, snapshot, at) | ({"": {""}} if has_nobody(test, snapshot) else {})
+
+
+def holds(test: PolicyTest, snapshot: AccessSnapshot, at: datetime) -> bool:
+    """Whether everything is as the test has it; stops at the first thing that is not."""
+    who = _actors(test, snapshot, None)
+    wrong = _by_resource(test, snapshot, at, who, _resources(test, snapshot, None))
+    return not has_nobody(test, snapshot) and next(wrong, None) is None
 
 
 def broken_by(
     test: PolicyTest, before: AccessSnapshot, after: AccessSnapshot, touched: Touched, at: datetime
-) -> set[Pair]:
-    """The pairs that are not as the test has them after a change, and were before it, or were not there."""
+) -> Violations:
+    """What is not as the test has it after a change, and was before it, or was not there."""
     if touched.is_everything:
-        return all_violations(test, after, at) - all_violations(test, before, at)
-    found: set[Pair] = set()
+        return _more(all_violations(test, after, at), all_violations(test, before, at))
+    found: Violations = {}
     for actors, resources in ((touched.actors, None), (None, touched.resources)):
         if actors or resources:
             new = violations(test, after, at, actors, resources)
-            found |= new - (violations(test, before, at, actors, resources) if new else set())
+            added = _more(new, violations(test, before, at, actors, resources)) if new else {}
+            for resource_id, some in added.items():
+                found.setdefault(resource_id, set()).update(some)
     if has_nobody(test, after) and not has_nobody(test, before):
-        found.add(("", ""))
+        found[""] = {""}
     return found
+
+
+def _more(new: Violations, old: Violations) -> Violations:
+    return {one: left for one, some in new.items() if (left := some - old.get(one, set()))}
 
 
 def is_concerned(test: PolicyTest, before: AccessSnapshot, after: AccessSnapshot, touched: Touched) -> bool:
@@ -155,56 +174,54 @@ def is_concerned(test: PolicyTest, before: AccessSnapshot, after: AccessSnapshot
     if touched.is_everything:
         return True
     for snapshot in (before, after):
-        if any(True for _ in _resources(test, snapshot, touched.resources)) and _actors(test, snapshot, None):
+        if _resources(test, snapshot, touched.resources) and _actors(test, snapshot, None):
             return True
-        if _actors(test, snapshot, touched.actors) and any(True for _ in _resources(test, snapshot, None)):
+        if _actors(test, snapshot, touched.actors) and _meant(test, snapshot):
             return True
     return False
 
 
 def pair_count(test: PolicyTest, snapshot: AccessSnapshot) -> int:
     """How many pairs a test is about."""
-    return len(_actors(test, snapshot, None)) * sum(1 for _ in _resources(test, snapshot, None))
+    return len(_actors(test, snapshot, None)) * len(_meant(test, snapshot))
 
 
 # --- who and what -----------------------------------------------------------------------------------------------------
 
 
-def _actors(test: PolicyTest, snapshot: AccessSnapshot, only: Collection[str] | None) -> set[str]:
+def _actors(test: PolicyTest, snapshot: AccessSnapshot, only: Collection[str] | None) -> AbstractSet[str]:
     kind, _, value = test.who.partition(":")
-    candidates: Iterable[KnownActor]
     if kind == "group":
-        members = snapshot.actors_in(value)
-        ids = [one for one in members if only is None or one in only]
-        candidates = (snapshot.actors[one] for one in ids if one in snapshot.actors)
+        who = snapshot.actors_in(value) & snapshot.connecting
+    elif kind == "actor":
+        wanted = value.casefold()
+        candidates = snapshot.actors.values()
+        who = {one.id for one in candidates if one.email is not None and one.email.casefold() == wanted}
+        who &= snapshot.connecting
     else:
-        some = snapshot.actors if only is None else [one for one in only if one in snapshot.actors]
-        candidates = (snapshot.actors[one] for one in some)
-        if kind == "actor":
-            wanted = value.casefold()
-            candidates = (one for one in candidates if (one.email or "").casefold() == wanted)
-        elif kind == EVERYONE:
-            candidates = (one for one in candidates if one.type in USER_TYPES)
-    return {one.id for one in candidates if one.can_connect}
+        who = snapshot.people & snapshot.connecting if kind == EVERYONE else snapshot.connecting
+    return who if only is None else who & frozenset(only)
 
 
-def _resources(test: PolicyTest, snapshot: AccessSnapshot, only: Collection[str] | None) -> Iterable[str]:
-    if checks.is_uuid(test.resource):
-        ids: Iterable[str] = [test.resource]
-    else:
-        ids = snapshot.resources if only is None else only
-    is_meant = _matcher(test, snapshot)
-    return (one for one in ids if (only is None or one in only) and is_meant(one))
+def _resources(test: PolicyTest, snapshot: AccessSnapshot, only: Collection[str] | None) -> Collection[str]:
+    meant = _meant(test, snapshot)
+    return meant if only is None else [one for one in only if one in meant]
 
 
-def _matcher(test: PolicyTest, snapshot: AccessSnapshot) -> Any:
+def _meant(test: PolicyTest, snapshot: AccessSnapshot) -> Collection[str]:
+    """The resources that the test is about, worked out once for each pattern."""
     resources = snapshot.resources
     if checks.is_uuid(test.resource):
-        return lambda one: one == test.resource and one in resources
+        return [test.resource] if test.resource in resources else []
     if test.resource == "*":
-        return lambda one: one in resources
-    fits = _pattern(test.resource.casefold()).match
-    return lambda one: one in resources and fits(resources[one].name.casefold()) is not None
+        return resources
+    pattern = test.resource.casefold()
+    if pattern not in snapshot.of_resources:
+        fits = _pattern(pattern).match
+        snapshot.of_resources[pattern] = frozenset(
+            one.id for one in resources.values() if fits(one.name.casefold()) is not None
+        )
+    return snapshot.of_resources[pattern]
 
 
 @lru_cache(maxsize=4096)
@@ -226,12 +243,12 @@ class _Allowed:
         self._origin = test.origin
         self._known: dict[tuple[tuple[Condition, ...], datetime | None], bool] = {}
 
-    def reaching(self, who: Collection[str], resource_id: str) -> set[str]:
+    def reaching(self, who: AbstractSet[str], resource_id: str) -> set[str]:
         """Who of them reaches the resource at any of the moments."""
         found: set[str] = set()
         for policy in self._policies(resource_id):
             if any(self._passes(policy, moment) for moment in self._moments):
-                found.update(one for one in self._snapshot.actors_in(policy.group_id or "") if one in who)
+                found |= self._snapshot.actors_in(policy.group_id or "") & who
         return found
 
     def resources_of(self, actor_id: str) -> set[str]:
@@ -245,7 +262,7 @@ class _Allowed:
                     found.add(policy.resource_id)
         return found
 
-    def missing(self, who: set[str], resource_id: str) -> set[str]:
+    def missing(self, who: AbstractSet[str], resource_id: str) -> set[str]:
         """Who of them does not reach the resource at all of the moments, or at all times."""
         policies = list(self._policies(resource_id))
         missing: set[str] = set()
@@ -255,14 +272,14 @@ class _Allowed:
             for policy in policies:
                 if not self._passes(policy, moment):
                     continue
-                is_always = moment is not None or self._hours(policy) == ALWAYS
-                for one in self._snapshot.actors_in(policy.group_id or ""):
-                    if is_always:
-                        reaching.add(one)
-                    else:
+                members = self._snapshot.actors_in(policy.group_id or "")
+                if moment is not None or self._hours(policy) == ALWAYS:
+                    reaching |= members & who
+                else:
+                    for one in members & who:
                         by_actor.setdefault(one, []).append(policy)
             for one, some in by_actor.items():
-                if one in who and one not in reaching and self._are_always_open(some):
+                if one not in reaching and self._are_always_open(some):
                     reaching.add(one)
             missing |= who - reaching
         return missing

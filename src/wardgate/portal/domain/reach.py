@@ -128,7 +128,7 @@ def policies_by_actor(snapshot: AccessSnapshot, resource_id: str) -> dict[str, t
             continue
         for actor_id in snapshot.actors_in(policy.group_id):
             found[actor_id] = (*found.get(actor_id, ()), policy_id)
-    return {one: ids for one, ids in found.items() if one in snapshot.actors and snapshot.actors[one].can_connect}
+    return {one: ids for one, ids in found.items() if one in snapshot.connecting}
 
 
 def policies_by_resource(snapshot: AccessSnapshot, actor_id: str) -> dict[str, tuple[str, ...]]:
@@ -193,6 +193,8 @@ def _compared(
     monday: datetime,
     moved: bool,
 ) -> PairChange | None:
+    if old_ids == new_ids and not moved and all(before.policies[one] is after.policies[one] for one in old_ids):
+        return None
     old = ways([before.policies[one].conditions for one in old_ids], monday)
     new = ways([after.policies[one].conditions for one in new_ids], monday)
     kind = _kind(old, new)

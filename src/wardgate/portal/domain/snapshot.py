@@ -5,7 +5,8 @@ made, or was made elsewhere) and backwards (time travel) by the same function. I
 another one and copies only what differs. `rules_of` gives the same rules that decide about real requests.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
@@ -117,6 +118,8 @@ class AccessSnapshot:
         groups_of: The same by actor.
         policies_of_resource: Ids of all policies of a resource, disabled ones as well, from the oldest on.
         policies_of_group: Ids of all policies of a group.
+        of_actors: Sets of actors that were worked out from `actors`, so that they are once.
+        of_resources: Sets of resources that were worked out from `resources`.
     """
 
     is_disabled: bool = False
@@ -130,6 +133,8 @@ class AccessSnapshot:
     policies_of_group: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     resources: Mapping[str, KnownResource] = field(default_factory=dict)
     sites: Mapping[str, str] = field(default_factory=dict)
+    of_actors: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
+    of_resources: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -164,15 +169,28 @@ class AccessSnapshot:
             ids |= {one.id: None for one in self.groups.values() if one.is_everyone}
         return [self.groups[one] for one in ids if one in self.groups]
 
-    def actors_in(self, group_id: str) -> "Iterable[str]":
+    def actors_in(self, group_id: str) -> AbstractSet[str]:
         """Ids of the actors in a group; of all users for Everyone."""
         group = self.groups.get(group_id)
         if group is None:
-            return ()
-        if not group.is_everyone:
-            return self.members.get(group_id, {}).keys()
-        listed = self.members.get(group_id, {})
-        return [one.id for one in self.actors.values() if one.type in USER_TYPES or one.id in listed]
+            return frozenset()
+        listed = self.members.get(group_id, {}).keys()
+        return self.people | listed if group.is_everyone else listed
+
+    @property
+    def people(self) -> frozenset[str]:
+        """Ids of all users, who are in Everyone."""
+        return self._once("people", lambda one: one.type in USER_TYPES)
+
+    @property
+    def connecting(self) -> frozenset[str]:
+        """Ids of all actors whose clients are let in."""
+        return self._once("connecting", lambda one: one.can_connect)
+
+    def _once(self, name: str, is_meant: Callable[[KnownActor], bool]) -> frozenset[str]:
+        if name not in self.of_actors:
+            self.of_actors[name] = frozenset(one.id for one in self.actors.values() if is_meant(one))
+        return self.of_actors[name]
 
     def rules_of(self, actor: KnownActor, resource_id: str | None = None) -> list[PolicyRule]:
         """All enabled policies of groups that the actor is in, or those of one resource; oldest first."""
@@ -215,6 +233,7 @@ class _Draft:
         if not self._copied and not self._other:
             return self._base
         changed: dict[str, Any] = {**self._copied, **self._other}
+        changed |= {f"of_{name}": {} for name in ("actors", "resources") if name in self._copied}
         return replace(self._base, **changed)
 
     def take(self, table: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> None:

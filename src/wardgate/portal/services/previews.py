@@ -15,7 +15,7 @@ from wardgate.portal.db.engine import Database
 from wardgate.portal.db.purge import LOG_RETENTION
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.snapshots import as_changes
-from wardgate.portal.domain.policy_tests import all_violations, broken_by, is_concerned
+from wardgate.portal.domain.policy_tests import broken_by, holds, is_concerned
 from wardgate.portal.domain.reach import KINDS, PairChange, Touched, differences, monday_of, touched_by
 from wardgate.portal.domain.snapshot import AccessSnapshot
 from wardgate.portal.domain.subjects import Subject
@@ -122,4 +122,4 @@ def _effect(
         return TestEffect(row.id, row.name, "breaks", failure(row, pairs, before, after))
     if row.broken_at is None:
         return TestEffect(row.id, row.name, "holds")
-    return TestEffect(row.id, row.name, "stays_broken" if all_violations(test, after, at) else "mends")
+    return TestEffect(row.id, row.name, "mends" if holds(test, after, at) else "stays_broken")

@@ -75,14 +75,15 @@ def _pairs(
             if resource_id in (None, one) and _is_at(snapshot, one, site_id):
                 yield ReachPair(actor_id, one, ids)
         return
-    if resource_id is not None:
-        resources: Iterable[str] = [resource_id]
-    elif group_id is not None:
-        policies = (snapshot.policies[one] for one in snapshot.policies_of_group.get(group_id, ()))
-        resources = dict.fromkeys(one.resource_id for one in policies)
-    else:
-        resources = snapshot.resources
-    for one in resources:
+    if group_id is not None:
+        who = snapshot.actors_in(group_id) & snapshot.connecting
+        for policy_id in snapshot.policies_of_group.get(group_id, ()):
+            policy = snapshot.policies[policy_id]
+            is_meant = resource_id in (None, policy.resource_id) and _is_at(snapshot, policy.resource_id, site_id)
+            if is_meant and not policy.is_disabled and not snapshot.is_disabled:
+                yield from (ReachPair(actor, policy.resource_id, (policy_id,)) for actor in who)
+        return
+    for one in snapshot.resources if resource_id is None else [resource_id]:
         if _is_at(snapshot, one, site_id):
             for actor, ids in policies_by_actor(snapshot, one).items():
                 yield ReachPair(actor, one, ids)

@@ -1,6 +1,7 @@
 """What must stay true of access: it is looked at before every change, whoever makes it."""
 
 import asyncio
+from datetime import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,10 +16,11 @@ from tests.unit.portal.why.changing import TIME, Operation, open_account, operat
 from tests.unit.portal.why.test_previews import group_of, payments, people
 from tests.unit.portal.why.test_snapshots import random_runs
 from wardgate.errors import PolicyTestFailed, WardgateError
+from wardgate.portal.db.access_guard import spec_of
 from wardgate.portal.db.access_tables import PolicyTest
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.tables import ChangeLog
-from wardgate.portal.domain.policy_tests import Moments, Origin, all_violations
+from wardgate.portal.domain.policy_tests import Moments, Origin, all_violations, holds
 from wardgate.portal.domain.policy_tests import PolicyTest as Spec
 from wardgate.portal.domain.snapshot import AccessSnapshot
 from wardgate.portal.services import groups, policies
@@ -249,7 +251,7 @@ CLOSED = {**TIME, "values": ["M//UTC"]}
 
 
 @pytest.mark.parametrize(
-    ("conditions", "expectation", "at", "origin", "who", "holds"),
+    ("conditions", "expectation", "at", "origin", "who", "is_true"),
     [
         ([], "reaches", None, Origin(), "everyone", True),
         ([], "never_reaches", None, Origin(), "everyone", False),
@@ -274,16 +276,15 @@ CLOSED = {**TIME, "values": ["M//UTC"]}
     ],
 )
 async def test_what_is_not_said_is_taken_as_favourable(
-    conditions: Any, expectation: Any, at: Any, origin: Origin, who: str, holds: bool, clock: Any
+    conditions: Any, expectation: Any, at: Any, origin: Origin, who: str, is_true: bool, clock: Any
 ) -> None:
-    from datetime import time
-
     moments = Moments(at[0], time.fromisoformat(at[1]), "UTC") if at else None
     test = Spec("t", "t", who, "pay*", expectation, moments, origin)
 
     found = all_violations(test, account_with(conditions), clock.utc_now())
 
-    assert (not found) is holds
+    assert (not found) is is_true
+    assert holds(test, account_with(conditions), clock.utc_now()) is is_true
 
 
 async def test_everyone_is_all_people_and_anyone_is_service_accounts_too(clock: Any) -> None:
@@ -292,8 +293,8 @@ async def test_everyone_is_all_people_and_anyone_is_service_accounts_too(clock: 
     people_only = all_violations(Spec("t", "t", "everyone", "*", "never_reaches"), account, clock.utc_now())
     all_of_them = all_violations(Spec("t", "t", "anyone", "*", "never_reaches"), account, clock.utc_now())
 
-    assert people_only == {(PERSON, RESOURCE)}
-    assert all_of_them == {(PERSON, RESOURCE), (SERVICE, RESOURCE)}
+    assert people_only == {RESOURCE: {PERSON}}
+    assert all_of_them == {RESOURCE: {PERSON, SERVICE}}
 
 
 # --- the guard finds exactly what a full run finds --------------------------------------------------------------------
@@ -360,8 +361,6 @@ async def switch(account: Any, is_enabled: bool) -> None:
 
 async def wrong(account: Any) -> set[Any]:
     """Everything that is not as the tests have it, by names: ids differ when a change is made again."""
-    from wardgate.portal.db.access_guard import spec_of
-
     found = set()
     async with account.db.scoped(account.subject) as scope:
         results = await run_policy_tests(account.db, scope, account.clock.utc_now())
@@ -369,7 +368,8 @@ async def wrong(account: Any) -> set[Any]:
     for one in results:
         pairs = all_violations(spec_of(one.row), snapshot, account.clock.utc_now())
         assert one.holds is (not pairs)
-        found |= {(one.row.name, *pair) for pair in pairs}
+        assert holds(spec_of(one.row), snapshot, account.clock.utc_now()) is one.holds
+        found |= {(one.row.name, actor, resource) for resource, some in pairs.items() for actor in some}
     return found
 
 

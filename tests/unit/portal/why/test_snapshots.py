@@ -21,7 +21,7 @@ from wardgate.portal.services import groups, policies
 
 RETENTION = timedelta(days=90)
 random_runs = settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],  # an example takes a tenth of a second: shrinking would take minutes
