@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Select, Uuid, and_, case, func, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from wardgate.errors import InvalidInput
@@ -18,6 +18,7 @@ from wardgate.ids import AccountId
 from wardgate.portal.db.access_tables import AccessRevision
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.tables import Account, Actor, ChangeLog, Group, Membership, Policy, Resource, Site
+from wardgate.portal.db.types import PlainId
 from wardgate.portal.domain.snapshot import (
     OBJECTS,
     AccessSnapshot,
@@ -186,7 +187,7 @@ async def _changes(
         .where(ChangeLog.account_id == scope.account_id, ChangeLog.object.in_(OBJECTS), where)
         .order_by(*order)
     )
-    async for revision, table, operation, old, new in await _streamed(scope.session, query):
+    async for revision, table, operation, old, new in _streamed(scope.session, query):
         if is_backwards and operation == "update":
             yield revision, RowChange(table, old, {"id": old["id"], **_place(old)})
         else:
@@ -198,9 +199,12 @@ def _place(image: Any) -> dict[str, Any]:
     return {name: image[name] for name in ("actor_id", "group_id") if name in image}
 
 
-async def _streamed(session: AsyncSession, query: Select[Any]) -> Any:
-    """Rows in batches, so that other tasks get their turn between them."""
-    return await session.stream(query.execution_options(yield_per=_BATCH))
+async def _streamed(session: AsyncSession, query: Select[Any]) -> AsyncIterator[Any]:
+    """Rows, read in batches, so that other tasks get their turn between them."""
+    found = await session.stream(query.execution_options(yield_per=_BATCH))
+    async for batch in found.partitions():
+        for row in batch:
+            yield row
 
 
 # --- all rows at once -------------------------------------------------------------------------------------------------
@@ -229,7 +233,7 @@ async def load(scope: Scope) -> AccessSnapshot:
         {"is_disabled": account.is_disabled, "features": account.features},
         actors=[actor_of(row) async for row in _rows(scope, actors)],
         groups=[group_of(row) async for row in _rows(scope, groups)],
-        memberships=[tuple(row) async for row in await _streamed(scope.session, _of(scope, memberships))],
+        memberships=[tuple(row) async for row in _streamed(scope.session, _of(scope, memberships))],
         policies=[policy_of(row) async for row in _rows(scope, policies)],
         resources=[resource_of(row) async for row in _rows(scope, resources)],
         sites={row["id"]: row["name"] async for row in _rows(scope, _columns(Site, "id", "name"))},
@@ -237,7 +241,13 @@ async def load(scope: Scope) -> AccessSnapshot:
 
 
 def _columns(table: Any, *names: str) -> Select[Any]:
-    return select(*(getattr(table, name) for name in names)).add_columns().select_from(table)
+    columns = (getattr(table, name) for name in names)
+    return select(*(_quick(one) for one in columns)).select_from(table)
+
+
+def _quick(column: Any) -> Any:
+    """A column whose ids are read without looking at each of them, which would take most of the time."""
+    return type_coerce(column, PlainId).label(column.key) if isinstance(column.type, Uuid) else column
 
 
 def _of(scope: Scope, query: Select[Any]) -> Select[Any]:
@@ -246,7 +256,7 @@ def _of(scope: Scope, query: Select[Any]) -> Select[Any]:
 
 
 async def _rows(scope: Scope, query: Select[Any]) -> AsyncIterator[Any]:
-    async for row in await _streamed(scope.session, _of(scope, query)):
+    async for row in _streamed(scope.session, _of(scope, query)):
         yield row._mapping
 
 

@@ -359,7 +359,9 @@ def snapshot_of(
     """
     members: dict[str, dict[str, str]] = {}
     groups_of: dict[str, dict[str, str]] = {}
-    for actor_id, group_id, membership_id in memberships:
+    same: dict[str, str] = {}  # ids that come again and again are kept once
+    for actor, group, membership_id in memberships:
+        actor_id, group_id = same.setdefault(actor, actor), same.setdefault(group, group)
         members.setdefault(group_id, {})[actor_id] = membership_id
         groups_of.setdefault(actor_id, {})[group_id] = membership_id
     ordered = sorted(policies, key=lambda one: one.order)
