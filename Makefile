@@ -14,6 +14,8 @@ help:
 	@echo "             make bench-relay-xdp: what a datagram costs a relay in user space and in the kernel"
 	@echo "             make bench-flows, bench-memory: new flows a second, memory; bench-loop: a flood of first packets"
 	@echo "             make bench-explain: why, what if and since when in a large account (3 minutes)"
+	@echo "             make bench-portal: a portal with 10,000 agents: memory, storms, changes, authorizations (20 minutes)"
+	@echo "             make bench-nodes: several portals, and what breaks among them (5 minutes)"
 	@echo "make connectivity  which NATs can be punched through, and how long a first connection takes (20 minutes)"
 	@echo "             make bench-gaps: how long a ping gets no answer when something breaks (10 minutes)"
 	@echo "make conformance  our relay and coturn against 250 requirements of RFC 8489 and 8656 (40 seconds; make conformance"
@@ -88,6 +90,10 @@ bench-flood: setup
 bench-flows: setup
 	@$(VENV)/python -m bench.flows
 
+.PHONY: bench-portal
+bench-portal: plotting
+	@exec $(VENV)/python -m bench.portal
+
 .PHONY: bench-memory
 bench-memory: setup
 	@$(VENV)/python -m bench.memory
@@ -99,6 +105,9 @@ bench-loop: setup
 .PHONY: bench-explain
 bench-explain: setup
 	@exec $(VENV)/python -m bench.explain --postgresql
+.PHONY: bench-nodes
+bench-nodes: setup
+	@exec $(VENV)/python -m bench.nodes
 
 .PHONY: connectivity
 connectivity: setup

@@ -8,12 +8,14 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from fuzz.relay_server import check_turn_server, check_turn_stream
 from wardgate._fastpath import Engine, PacketUpcall, decode_channel_data, judge_stranger
 from wardgate.errors import RemoteProtocolError
+from wardgate.portal.domain.flow_records import MalformedUpload, read_upload
 from wardgate.wire import candidates, channel_data, control, dns, icmp_errors, ip, portal, probes, stun, turn, wireguard
 from wardgate.wire.addresses import SocketAddr
 from wardgate.wire.domain_patterns import DomainPattern
@@ -21,6 +23,7 @@ from wardgate.wire.portal import ApiVersion
 from wardgate.wire.portal_client import decode_from_client, decode_to_client
 from wardgate.wire.portal_gateway import decode_from_gateway, decode_to_gateway
 from wardgate.wire.portal_relay import decode_relay_join, decode_to_relay
+from wardgate.wire.portal_secrets import read_ingest_token
 
 Target = Callable[[bytes], None]
 KEY: Final = bytes(range(32))
@@ -246,6 +249,22 @@ def _is_cover(labels: tuple[str, ...], name: list[str]) -> bool:
     return re.fullmatch(expression, name[0], re.DOTALL) is not None and _is_cover(labels[1:], name[1:])
 
 
+def check_flow_upload(data: bytes) -> None:
+    """A flow-log token, a line feed, and the body of an upload."""
+    token, _, body = data.partition(b"\n")
+    with suppress(RemoteProtocolError):
+        read_ingest_token(token.decode("latin-1"))
+    with suppress(MalformedUpload):
+        upload = read_upload(body)
+        json.dumps(upload.errors)
+        for record in upload.records:
+            assert 0 <= record.inner_src_port <= 65535
+            assert record.flow_start.tzinfo is UTC
+            assert (record.flow_end is None) == (record.rx_packets is None)
+            json.dumps(record.outers)
+            (record.inner_domain or "").encode()
+
+
 TARGETS: Final[dict[str, Target]] = {
     "stun": check_stun,
     "turn": check_turn,
@@ -262,5 +281,6 @@ TARGETS: Final[dict[str, Target]] = {
     "portal-message": check_portal_message,
     "portal-frame": check_portal_frame,
     "domain-pattern": check_domain_pattern,
+    "flow-upload": check_flow_upload,
 }
 """All targets; the names are those of their corpora."""

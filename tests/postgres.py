@@ -53,6 +53,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._loop = asyncio.new_event_loop()
         self._count = 0
+        self._options = dict(_OPTIONS)
         self.directory = Path(tempfile.mkdtemp(prefix="wardgate-postgresql-", dir=_fast_directory()))
         self.port = _free_port()
         # As root it has to become another user; else it runs as whoever runs the tests.
@@ -86,11 +87,16 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, **options: str) -> None:
-        """Runs the server, and waits until it takes connections."""
+    def start(self, *, is_awaited: bool = True, **options: str) -> None:
+        """Runs the server, and waits until it takes connections; that cannot be awaited inside an event loop.
+
+        Args:
+            options: Settings that differ from `_OPTIONS`, from now on.
+        """
+        self._options |= options
         words: list[str | Path] = [self._programs / "postgres", "-D", "data", "-k", self.directory, "-h", "127.0.0.1"]
         words += ["-p", str(self.port)]
-        for name, value in {**_OPTIONS, **options}.items():
+        for name, value in self._options.items():
             words += ["-c", f"{name}={value}"]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -102,7 +108,13 @@ class Server:
                 preexec_fn=_end_with_parent,
                 **self._as_user,
             )
-        self.run(self._wait_started)
+        if is_awaited:
+            self.run(self._wait_started)
+
+    def pids(self) -> list[int]:
+        """The server's processes: the first, and those that it started for connections and for itself."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
 
     async def _wait_started(self) -> None:
         async with asyncio.timeout(START_S):
@@ -120,7 +132,8 @@ class Server:
     def stop(self, signal_number: int = signal.SIGQUIT) -> None:
         """Ends the server: SIGQUIT at once and without any goodbye, SIGINT in an orderly way."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
+            for pid in self.pids():
+                os.kill(pid, signal.SIGCONT)
             self._process.send_signal(signal_number)
             self._process.wait(timeout=60)
             self._process = None
@@ -152,14 +165,15 @@ class Server:
     def execute(self, statement: str, database: str = "postgres") -> None:
         """Runs SQL."""
 
-        async def work() -> None:
-            connection = await self.connect(database)
-            try:
-                await connection.execute(statement)
-            finally:
-                await connection.close()
+        self.run(lambda: self.execute_now(statement, database))
 
-        self.run(work)
+    async def execute_now(self, statement: str, database: str = "postgres") -> None:
+        """Runs SQL inside an event loop."""
+        connection = await self.connect(database)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
 
     def create_database(self, template: str = TEMPLATE) -> str:
         """A new database, as a copy of another one; its name."""

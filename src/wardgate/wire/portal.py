@@ -6,6 +6,7 @@ pushes with none. Payloads are read and made by the message types, which this mo
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
@@ -158,6 +159,21 @@ def encode_frame(frame: Frame) -> str:
     """The text that goes into a websocket message."""
     data = {"topic": frame.topic, "event": frame.event, "payload": frame.payload, "ref": frame.ref}
     return json.dumps(data, separators=(",", ":"), allow_nan=False)
+
+
+def encode_init(init: ClientInit, resources: Iterable[str], *, old_client: bool = False) -> bytes:
+    """The frame of a client's init, as bytes.
+
+    Args:
+        init: Everything but its resources.
+        resources: The JSON text of each, made for clients of the same age.
+    """
+    payload = init.payload(old_client=old_client)
+    assert isinstance(payload, dict)
+    texts = {name: json.dumps(value, separators=(",", ":"), allow_nan=False) for name, value in payload.items()}
+    texts["resources"] = f"[{','.join(resources)}]"
+    joined = ",".join(f'"{name}":{text}' for name, text in texts.items())
+    return f'{{"topic":"client","event":"{init.EVENT}","payload":{{{joined}}},"ref":null}}'.encode()
 
 
 def decode_frame(text: str | bytes, *, complete: bool = False) -> Frame:
@@ -359,6 +375,7 @@ __all__ = [
     "decode_to_gateway",
     "decode_to_relay",
     "encode_frame",
+    "encode_init",
     "heartbeat",
     "is_allowed",
     "is_candidate",

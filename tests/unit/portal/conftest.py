@@ -6,12 +6,19 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.postgres import TEMPLATE, Server, server_or_skip
 from tests.unit.portal.helpers import SECRET_KEY, ManualClock
 from wardgate.portal.clock import SystemClock
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.keyring import key_file_of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_tracebacks() -> None:
+    """Tracebacks as the portal logs them: coloured ones with all variables take seconds each."""
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
 
 
 @pytest.fixture(scope="session")

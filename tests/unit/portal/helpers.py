@@ -28,8 +28,8 @@ class _Timer:
 class ManualClock:
     """Time that passes when a test says so."""
 
-    def __init__(self) -> None:
-        self._start = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    def __init__(self, start: datetime = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)) -> None:
+        self._start = start
         self._now = 1000.0
         self._timers: list[_Timer] = []
 

@@ -127,7 +127,7 @@ def test_regular_jobs_are_shown_and_run_by_hand(tmp_path: Path) -> None:
     assert "expired-grants" in shown.stdout
     assert "never ran" in shown.stdout
     assert wrong.exit_code == 1
-    assert "there is no job nothing; there are expired-grants" in wrong.stderr
+    assert "there is no job nothing; there are account-deletions" in wrong.stderr
 
 
 def run(*words: str) -> dict[str, str]:

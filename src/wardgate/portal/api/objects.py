@@ -1,10 +1,20 @@
 """The objects of the REST API: what comes in, what goes out. Field names are the data model's."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    WithJsonSchema,
+)
+
+from wardgate.portal.domain.checks import is_uuid
 
 Item = TypeVar("Item")
 
@@ -17,7 +27,28 @@ def _trimmed(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 
 
+def _dashed(value: object) -> object:
+    if isinstance(value, UUID) or is_uuid(value):
+        return value
+    raise ValueError("needs a UUID such as 6f0a3c1e-93a5-4f1c-8d0e-1c5b9a1f7e42")
+
+
+def _iso(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def is_none(value: object) -> bool:
+    """Whether a field is left out of an answer."""
+    return value is None
+
+
 Text = Annotated[str, BeforeValidator(_trimmed)]
+Id = Annotated[UUID, BeforeValidator(_dashed)]
+"""A UUID in its dashed form; no other is taken."""
+Instant = Annotated[
+    datetime, PlainSerializer(_iso, str), WithJsonSchema({"type": "string", "format": "date-time"}, "serialization")
+]
+"""ISO 8601 in UTC, always with microseconds."""
 
 
 class Out(BaseModel):
@@ -98,20 +129,27 @@ class ActorOut(Out):
     email: str | None
     allow_email_otp_sign_in: bool
     is_disabled: bool
-    last_seen_at: datetime | None = None
+    last_seen_at: Instant | None = None
     created_by_directory_id: UUID | None = None
-    inserted_at: datetime
-    updated_at: datetime
+    inserted_at: Instant
+    updated_at: Instant
 
 
 class ActorIn(In):
-    """What can be said of an actor."""
+    """What can be changed of an actor. People have an e-mail address; service accounts and API clients have none."""
 
     name: Text | None = None
     type: Text | None = None
     email: Text | None = None
-    allow_email_otp_sign_in: bool | None = None
-    is_disabled: bool | None = None
+    allow_email_otp_sign_in: StrictBool | None = None
+    is_disabled: StrictBool | None = None
+
+
+class ActorNew(ActorIn):
+    """A new person or service account."""
+
+    name: Text | None
+    type: Annotated[Text | None, Field(description="account_user, account_admin_user or service_account")]
 
 
 class ClientTokenOut(Out):
@@ -119,9 +157,9 @@ class ClientTokenOut(Out):
 
     id: UUID
     actor_id: UUID
-    expires_at: datetime | None
-    inserted_at: datetime
-    updated_at: datetime
+    expires_at: Instant | None
+    inserted_at: Instant
+    updated_at: Instant
 
 
 class ClientTokenCreated(ClientTokenOut):
@@ -133,7 +171,10 @@ class ClientTokenCreated(ClientTokenOut):
 class ClientTokenIn(In):
     """What can be said of a new client token."""
 
-    expires_at: datetime
+    expires_at: Annotated[
+        Text | None,
+        Field(description="In the future.", json_schema_extra={"format": "date-time"}),
+    ]
 
 
 class GroupOut(Out):
@@ -145,15 +186,21 @@ class GroupOut(Out):
     entity_type: str
     directory_id: UUID | None = None
     idp_id: str | None = None
-    synced_at: datetime | None = None
-    inserted_at: datetime
-    updated_at: datetime
+    synced_at: Instant | None = None
+    inserted_at: Instant
+    updated_at: Instant
 
 
 class GroupIn(In):
-    """What can be said of a group."""
+    """What can be changed of a group."""
 
     name: Text | None = None
+
+
+class GroupNew(In):
+    """A new group."""
+
+    name: Text | None
 
 
 class MemberOut(Out):
@@ -178,16 +225,22 @@ class SiteOut(Out):
 
 
 class SiteIn(In):
-    """What can be said of a site."""
+    """What can be changed of a site."""
 
     name: Text | None = None
+
+
+class SiteNew(In):
+    """A new site."""
+
+    name: Text | None
 
 
 class LastSeen(Out):
     """What was last seen of a device."""
 
     public_key: str | None = None
-    last_seen_at: datetime | None = None
+    last_seen_at: Instant | None = None
     last_seen_version: str | None = None
     last_seen_user_agent: str | None = None
     last_seen_remote_ip: str | None = None
@@ -206,7 +259,7 @@ class GatewayOut(LastSeen):
     ipv6: str
     online: bool
     gateway_token_id: UUID | None = None
-    rotated_at: datetime | None = None
+    rotated_at: Instant | None = None
 
 
 class GatewayProvisioned(GatewayOut):
@@ -216,7 +269,7 @@ class GatewayProvisioned(GatewayOut):
 
 
 class GatewayIn(In):
-    """What can be said of a gateway."""
+    """What can be said of a gateway; a new one without a name gets five random letters."""
 
     name: Text | None = None
 
@@ -231,8 +284,8 @@ class TokenCreated(BaseModel):
 class FilterObject(BaseModel):
     """What a resource allows."""
 
-    protocol: str
-    ports: list[str] = []
+    protocol: Annotated[str, Field(description="tcp, udp or icmp")]
+    ports: Annotated[list[str], Field(description="`N` or `N - M`; none stand for all")] = []
 
 
 class ResourceOut(Out):
@@ -244,19 +297,38 @@ class ResourceOut(Out):
     address: str | None
     address_description: str | None = None
     filters: list[FilterObject]
-    ip_stack: IpStack | None = None
-    site_id: UUID | None = None
+    ip_stack: Annotated[IpStack | None, Field(exclude_if=is_none)] = None
+    site_id: Annotated[UUID | None, Field(exclude_if=is_none)] = None
 
 
 class ResourceIn(In):
-    """What can be said of a resource."""
+    """What can be changed of a resource."""
 
     name: Text | None = None
     type: Text | None = None
     address: Text | None = None
     address_description: Text | None = None
     ip_stack: Text | None = None
-    site_id: UUID | None = None
+    site_id: Id | None = None
+    filters: list[FilterObject] | None = None
+
+
+class ResourceNew(ResourceIn):
+    """A new resource: dns, ip or cidr."""
+
+    name: Text | None
+    type: Annotated[Text | None, Field(description="dns, ip or cidr")]
+    address: Text | None
+    site_id: Id | None
+
+
+class DevicePoolNew(In):
+    """A new pool of devices; a dynamic one has a pattern of host names as its address."""
+
+    name: Text | None
+    type: Annotated[Text | None, Field(description="static_device_pool or dynamic_device_pool")]
+    address: Text | None = None
+    address_description: Text | None = None
     filters: list[FilterObject] | None = None
 
 
@@ -281,14 +353,21 @@ class PolicyOut(Out):
 
 
 class PolicyIn(In):
-    """What can be said of a policy."""
+    """What can be changed of a policy; `conditions` replaces the whole list."""
 
-    group_id: UUID | None = None
-    resource_id: UUID | None = None
+    group_id: Id | None = None
+    resource_id: Id | None = None
     description: Text | None = None
-    flow_log_uploads_enabled: bool | None = None
-    is_disabled: bool | None = None
+    flow_log_uploads_enabled: StrictBool | None = None
+    is_disabled: StrictBool | None = None
     conditions: list[ConditionObject] | None = None
+
+
+class PolicyNew(PolicyIn):
+    """A new policy."""
+
+    group_id: Id | None
+    resource_id: Id | None
 
 
 class ClientOut(LastSeen):
@@ -306,15 +385,22 @@ class ClientOut(LastSeen):
     device_uuid: str | None = None
     identifier_for_vendor: str | None = None
     firebase_installation_id: str | None = None
-    verified_at: datetime | None = None
-    created_at: datetime
-    updated_at: datetime
+    last_attested_device_serial: str | None = None
+    last_attested_device_uuid: str | None = None
+    last_attested_mdm_device_id: str | None = None
+    last_attested_cert_serial: str | None = None
+    last_attested_cert_fingerprint: str | None = None
+    last_attested_at: Instant | None = None
+    verified_at: Instant | None = None
+    created_at: Instant
+    updated_at: Instant
 
 
 class ClientIn(In):
-    """What can be said of a client."""
+    """What can be changed of a client; its host name is what dynamic pools look at."""
 
     name: Text | None = None
+    hostname: Text | None = None
 
 
 class PoolMemberOut(Out):
@@ -322,7 +408,7 @@ class PoolMemberOut(Out):
 
     id: UUID
     name: str
-    last_seen_at: datetime | None = None
+    last_seen_at: Instant | None = None
 
 
 class PoolMembersChanged(BaseModel):

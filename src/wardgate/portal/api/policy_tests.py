@@ -4,11 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Body, FastAPI, Request, Response
+from fastapi import APIRouter, Body, Response
 from pydantic import BaseModel, Field
-from starlette.responses import JSONResponse
 
-from wardgate.errors import PolicyTestFailed
 from wardgate.portal.api.context import Authenticated, Caller
 from wardgate.portal.api.lists import Paged, page_of
 from wardgate.portal.api.objects import Data, In, Out, Page, Text
@@ -168,21 +166,3 @@ def aware(at: datetime | None) -> datetime | None:
 
 def _now(caller: Caller) -> datetime:
     return caller.context.clock.utc_now()
-
-
-def install(app: FastAPI) -> None:
-    """Renders the refusal of a change that breaks a test."""
-    app.add_exception_handler(PolicyTestFailed, _refused)
-
-
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, PolicyTestFailed)
-    body = {
-        "type": "about:blank",
-        "title": "Conflict",
-        "status": 409,
-        "code": error.code,
-        "detail": f"{error}. To make it nevertheless, say why in the header X-Force-Reason.",
-        "policy_tests": error.tests,
-    }
-    return JSONResponse(body, 409, media_type="application/problem+json")

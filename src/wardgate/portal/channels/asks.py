@@ -9,10 +9,12 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Final
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import ResourceId
 from wardgate.portal.channels import views
 from wardgate.portal.channels.base import log
-from wardgate.portal.channels.gateway import Grant
+from wardgate.portal.channels.handles import DeviceView, GatewayHandle, Grant
+from wardgate.portal.channels.held import HeldGrant
 from wardgate.portal.channels.views import GrantFacts
 from wardgate.portal.clock import Timer
 from wardgate.portal.db import access, authorizations
@@ -23,11 +25,10 @@ from wardgate.portal.domain.authorizations import Denied, Granted, authorize
 from wardgate.portal.domain.resources import ResourceFacts, gateway_view
 from wardgate.portal.domain.selection import NoGateway, choose_gateway
 from wardgate.wire import portal
-from wardgate.wire.portal_secrets import gateway_preshared_key, ice_credentials
+from wardgate.wire.portal_secrets import PskParty, gateway_preshared_key, ice_credentials
 
 if TYPE_CHECKING:
     from wardgate.portal.channels.client import ClientChannel
-    from wardgate.portal.channels.gateway import GatewayChannel
 
 ACK_WAIT_S: Final = 15.0
 _REFILL_PER_S: Final = 20.0
@@ -77,7 +78,12 @@ async def decide(
     token = await unit.find(ClientToken, channel.token_id)
     if actor is None or device is None or token is None or actor.is_disabled:
         return Refusal("not_found")
-    rules = await access.rules_of_actor(unit, actor, resource_id)
+    known = authorizations.asked_of(unit)
+    asked = (channel.actor_id, resource_id)
+    if known is not None and asked in known.rules:
+        rules = known.rules[asked]
+    else:
+        rules = await access.rules_of_actor(unit, actor, resource_id)
     if not rules:
         return Refusal("not_found")
     circumstances = channel.circumstances(is_verified=device.verified_at is not None)
@@ -92,8 +98,8 @@ async def store(
     channel: "ClientChannel",
     granted: Granted,
     *,
-    receiver_id: str,
-    receiver_ip: str | None,
+    receiver: DeviceView,
+    use_iceless: bool,
     expires_at: datetime,
 ) -> PolicyAuthorization:
     """Stores a grant in place of an older one between the same two."""
@@ -102,10 +108,12 @@ async def store(
         granted,
         token_id=channel.token_id,
         initiating_device_id=channel.device_id,
-        receiving_device_id=receiver_id,
+        receiving_device_id=receiver.id,
         initiator_remote_ip=channel.device.remote_ip,
         initiator_user_agent=channel.device.user_agent,
-        receiver_remote_ip=receiver_ip,
+        receiver_remote_ip=receiver.remote_ip,
+        keys=(channel.device.public_key, receiver.public_key),
+        use_iceless=use_iceless,
         expires_at=expires_at,
     )
 
@@ -155,6 +163,15 @@ class Asks:
             return
         try:
             refusal = await self._grant(resource, gateway)
+        except DatabaseUnavailable as error:
+            self._hub.metrics.failures.labels("database").inc()
+            log.warning(
+                "a grant could not be stored",
+                client_id=self._channel.device_id,
+                resource_id=resource.id,
+                why=str(error),
+            )
+            refusal = Refusal("offline")
         except Exception:
             self._hub.metrics.failures.labels("grant").inc()
             log.exception("a grant could not be stored", client_id=self._channel.device_id, resource_id=resource.id)
@@ -162,7 +179,7 @@ class Asks:
         if refusal is not None:
             self._fail(resource.id, refusal)
 
-    def _choose(self, request: portal.RequestAuthorization, resource: ResourceFacts) -> "GatewayChannel | Refusal":
+    def _choose(self, request: portal.RequestAuthorization, resource: ResourceFacts) -> GatewayHandle | Refusal:
         channel = self._channel
         online = {
             one.device_id: one for one in self._hub.presence.online_gateways(channel.account_id, resource.site_id)
@@ -180,35 +197,47 @@ class Asks:
             return Refusal(chosen.reason)
         return online[chosen.id]
 
-    async def _grant(self, resource: ResourceFacts, gateway: "GatewayChannel") -> Refusal | None:
+    async def _grant(self, resource: ResourceFacts, gateway: GatewayHandle) -> Refusal | None:
         view = gateway_view(resource, gateway.device.version)
         if view is None:
             return Refusal("version_mismatch")
-        async with self._hub.db.writing(self._channel.subject) as unit:
+        channel = self._channel
+
+        async def work(unit: UnitOfWork) -> Refusal | None:
             decision = await decide(unit, self._channel, resource.id)
             if isinstance(decision, Refusal):
                 return decision
             granted, account, expires_at = decision
+            is_iceless = bool(account.features.get("iceless")) and gateway.has_iceless and self._channel.has_iceless
             row = await store(
-                unit,
-                self._channel,
-                granted,
-                receiver_id=gateway.device_id,
-                receiver_ip=gateway.device.remote_ip,
-                expires_at=expires_at,
+                unit, self._channel, granted, receiver=gateway.device, use_iceless=is_iceless, expires_at=expires_at
             )
             facts = grant_facts(self._channel, row, granted, account, resource)
-            is_iceless = bool(account.features.get("iceless")) and gateway.has_iceless and self._channel.has_iceless
-            unit.after_commit(lambda: self._deliver(gateway, view, facts, is_iceless))
-        return None
+            responder = await gateway.psk_party(unit)
+            unit.after_commit(lambda: self._deliver(gateway, responder, view, facts, is_iceless))
+            return None
+
+        needs = {Actor: channel.actor_id, Device: channel.device_id, ClientToken: channel.token_id}
+        wants = (authorizations.read_asked, (channel.actor_id, channel.device_id, resource.id))
+        return await self._hub.writes.run(channel.subject, work, needs=needs, wants=wants)
 
     def _deliver(
-        self, gateway: "GatewayChannel", view: portal.GatewayResource, facts: GrantFacts, is_iceless: bool
+        self,
+        gateway: GatewayHandle,
+        responder: PskParty,
+        view: portal.GatewayResource,
+        facts: GrantFacts,
+        is_iceless: bool,
     ) -> None:
+        if facts.authorization_id in self._hub.presence.ended:
+            self._fail(facts.resource.id, Refusal("offline"))
+            return
         client = self._channel.device
-        preshared_key = gateway_preshared_key(client.psk_party, gateway.device.psk_party)
+        preshared_key = gateway_preshared_key(client.psk_party, responder)
         ice = ice_credentials(client.id, client.public_key, gateway.device.id, gateway.device.public_key)
-        ref = gateway.new_ref(lambda ref: self._acknowledged(facts.resource.id, ref))
+        ref = gateway.new_ref(
+            lambda ref: self._acknowledged(facts.resource.id, ref), lambda ref: self._timed_out(facts.resource.id, ref)
+        )
         answer = portal.AuthorizationCreated.model_validate(
             {
                 "resource_id": facts.resource.id,
@@ -225,6 +254,7 @@ class Asks:
             }
         )
         self._await_ack(facts, ref, answer)
+        self._channel.hold(HeldGrant(facts.authorization_id, facts.resource.id, None, facts.expires_at))
         gateway.create(
             portal.CreateAuthorization(
                 ref=ref,
@@ -268,6 +298,7 @@ class Asks:
     def _timed_out(self, resource_id: ResourceId, ref: str) -> None:
         pending = self._pending.get(resource_id)
         if pending is not None and pending.ref == ref:
+            pending.timer.cancel()
             del self._pending[resource_id]
             self._fail(resource_id, Refusal("offline"))
 

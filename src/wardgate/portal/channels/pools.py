@@ -4,22 +4,24 @@ The target is told first, and the initiator in the same moment: both queues keep
 anything else overtakes the grant. A target never says goodbye when it loses a grant, so the initiator is told as well.
 """
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import ClientId, ResourceId
 from wardgate.portal.channels import views
 from wardgate.portal.channels.asks import Refusal, decide, grant_facts, store
 from wardgate.portal.channels.base import log
-from wardgate.portal.channels.gateway import Grant
+from wardgate.portal.channels.handles import ClientHandle, DeviceView, Grant
+from wardgate.portal.channels.held import HeldGrant
 from wardgate.portal.channels.views import GrantFacts
 from wardgate.portal.db import devices
 from wardgate.portal.db.scope import Scope
 from wardgate.portal.domain import versions
-from wardgate.portal.domain.filters import wire_filters
-from wardgate.portal.domain.resources import ResourceFacts, client_view, matches_pattern
+from wardgate.portal.domain.resources import ResourceFacts, matches_pattern
 from wardgate.wire import portal
-from wardgate.wire.portal_secrets import ice_credentials, peer_preshared_key
+from wardgate.wire.portal_secrets import PskParty, ice_credentials, peer_preshared_key
 
 if TYPE_CHECKING:
     from wardgate.portal.channels.client import ClientChannel
@@ -51,7 +53,16 @@ class Pools:
             self._deny_request(request, "invalid_address")
             return
         try:
-            refusal = await self._grant(resource, address)
+            refusal = await self._grant(request, resource, address)
+        except DatabaseUnavailable as error:
+            self._hub.metrics.failures.labels("database").inc()
+            log.warning(
+                "a grant could not be stored",
+                client_id=self._channel.device_id,
+                resource_id=resource.id,
+                why=str(error),
+            )
+            refusal = "offline"
         except Exception:
             self._hub.metrics.failures.labels("grant").inc()
             log.exception("a grant could not be stored", client_id=self._channel.device_id, resource_id=resource.id)
@@ -72,9 +83,9 @@ class Pools:
         except ValueError:
             self._channel.push(portal.ClientDeviceAccessDenied(reason=reason))
 
-    async def _grant(self, resource: ResourceFacts, address: str) -> str | None:
+    async def _grant(self, request: portal.RequestAuthorization, resource: ResourceFacts, address: str) -> str | None:
         channel = self._channel
-        async with self._hub.db.writing(channel.subject) as unit:
+        async with self._hub.db.writing(channel.subject, shares=True) as unit:
             target_id = await self._find(unit, resource, address)
             if target_id is None or target_id == channel.device_id:
                 return "forbidden"
@@ -87,17 +98,13 @@ class Pools:
             if isinstance(decision, Refusal):
                 return "forbidden" if decision.reason == "not_found" else decision.reason
             granted, account, expires_at = decision
+            is_iceless = bool(account.features.get("iceless")) and target.has_iceless and channel.has_iceless
             row = await store(
-                unit,
-                channel,
-                granted,
-                receiver_id=target_id,
-                receiver_ip=target.device.remote_ip,
-                expires_at=expires_at,
+                unit, channel, granted, receiver=target.device, use_iceless=is_iceless, expires_at=expires_at
             )
             facts = grant_facts(channel, row, granted, account, resource)
-            is_iceless = bool(account.features.get("iceless")) and target.has_iceless and channel.has_iceless
-            unit.after_commit(lambda: self._deliver(target, facts, is_iceless))
+            party = await target.psk_party(unit)
+            unit.after_commit(lambda: self._deliver(request, target, party, facts, is_iceless))
         return None
 
     async def _find(self, scope: Scope, resource: ResourceFacts, address: str) -> ClientId | None:
@@ -108,28 +115,35 @@ class Pools:
             return None
         return ClientId(device.id)
 
-    def _deliver(self, target: "ClientChannel", facts: GrantFacts, is_iceless: bool) -> None:
+    def _deliver(
+        self,
+        request: portal.RequestAuthorization,
+        target: ClientHandle,
+        party: PskParty,
+        facts: GrantFacts,
+        is_iceless: bool,
+    ) -> None:
         initiator, responder = self._channel.device, target.device
-        preshared_key = peer_preshared_key(initiator.psk_party, responder.psk_party)
+        preshared_key = peer_preshared_key(initiator.psk_party, party)
         ice = ice_credentials(initiator.id, initiator.public_key, responder.id, responder.public_key)
         shared = {"preshared_key": preshared_key, "use_iceless": is_iceless}
-        view = client_view(facts.resource, responder.user_agent, responder.version)
-        target.grants.add(initiator.id, facts.resource.id, Grant(facts.authorization_id, facts.expires_at))
-        target.push(
-            portal.ClientDeviceAccessAuthorized.model_validate(
-                {
-                    **shared,
-                    **_peer(initiator),
-                    "local_ice_credentials": ice.receiver,
-                    "remote_ice_credentials": ice.initiator,
-                    "ice_role": "controlled",
-                    "flow_logs_ingest_token": views.ingest_token(facts, "responder"),
-                    "resource": view if isinstance(view, portal.StaticDevicePool) else _bare_pool(facts.resource),
-                    "subject": views.subject(self._channel.subject, initiator.location),
-                    "expires_at": int(facts.expires_at.timestamp()),
-                }
-            )
+        access = portal.ClientDeviceAccessAuthorized.model_validate(
+            {
+                **shared,
+                **_peer(initiator),
+                "local_ice_credentials": ice.receiver,
+                "remote_ice_credentials": ice.initiator,
+                "ice_role": "controlled",
+                "flow_logs_ingest_token": views.ingest_token(facts, "responder"),
+                "resource": views.pool_for_target(facts.resource, responder),
+                "subject": views.subject(self._channel.subject, initiator.location),
+                "expires_at": int(facts.expires_at.timestamp()),
+            }
         )
+        if not target.admit(access, facts.resource.id, Grant(facts.authorization_id, facts.expires_at)):
+            self._deny_request(request, "offline")
+            return
+        self._channel.hold(HeldGrant(facts.authorization_id, facts.resource.id, responder.id, facts.expires_at))
         self._hub.metrics.authorizations.labels("created").inc()
         self._channel.push(
             portal.ClientDeviceAccessAuthorized.model_validate(
@@ -145,7 +159,7 @@ class Pools:
         )
 
     def deny_lost(
-        self, before: dict[ResourceId, portal.ClientResource], after: dict[ResourceId, portal.ClientResource]
+        self, before: Mapping[ResourceId, portal.ClientResource], after: Mapping[ResourceId, portal.ClientResource]
     ) -> None:
         """Tells the client of devices that left its last pool; before the pools change, else it finds no route."""
         kept = {address for view in after.values() for address in pool_addresses(view)}
@@ -212,7 +226,7 @@ class Pools:
         )
 
 
-def _peer(device: views.DeviceFacts) -> dict[str, object]:
+def _peer(device: DeviceView) -> dict[str, object]:
     return {
         "client_id": device.id,
         "client_name": device.name,
@@ -220,8 +234,3 @@ def _peer(device: views.DeviceFacts) -> dict[str, object]:
         "client_ipv4": IPv4Address(device.ipv4),
         "client_ipv6": IPv6Address(device.ipv6),
     }
-
-
-def _bare_pool(resource: ResourceFacts) -> portal.StaticDevicePool:
-    """A pool as its targets need it: id and filters."""
-    return portal.StaticDevicePool(id=resource.id, name=resource.name, filters=wire_filters(resource.filters))

@@ -5,6 +5,8 @@ from typing import ClassVar
 from wardgate.ids import RelayId, TokenId
 from wardgate.portal.channels.base import CLOSE_NORMAL, Channel, Transport
 from wardgate.portal.channels.hub import Hub
+from wardgate.portal.channels.views import cut_location
+from wardgate.portal.cluster.messages import RelayRecord
 from wardgate.portal.db.tables import RelayToken
 from wardgate.portal.domain.subjects import Location
 from wardgate.wire import portal
@@ -42,6 +44,21 @@ class RelayChannel(Channel):
         """Where it is reached: IPv4 and IPv6 host, and the port."""
         return self.ipv4, self.ipv6, self.port
 
+    @property
+    def record(self) -> RelayRecord:
+        """What other portals must know."""
+        return RelayRecord(
+            order=self.order,
+            relay_id=self.relay_id,
+            token_id=self.token_id,
+            ipv4=self.ipv4,
+            ipv6=self.ipv6,
+            port=self.port,
+            location=cut_location(self.location),
+            stamp_secret=self.stamp_secret,
+            replaces=self.replaces,
+        )
+
     async def join(self, frame: Frame) -> None:
         """Registers the relay under the id that its secret gives."""
         secret = portal.decode_relay_join(frame.payload).stamp_secret
@@ -59,6 +76,7 @@ class RelayChannel(Channel):
             older.is_joined = False
             older.close()
         self.hub.metrics.connected.labels("relay").inc()
+        self.hub.metrics.joins.labels("relay").inc()
 
     async def handle_message(self, frame: Frame) -> bool:
         """A relay has nothing to say beyond heartbeats."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from wardgate.ids import RelayId
+from wardgate.portal.channels.handles import RelayHandle
 from wardgate.portal.channels.hub import Hub
-from wardgate.portal.channels.relay import RelayChannel
 from wardgate.portal.clock import Timer
 from wardgate.portal.domain.selection import MAX_RELAYS, OnlineRelay, choose_relays
 from wardgate.portal.domain.subjects import Location
@@ -84,7 +84,7 @@ class RelayShare:
         if connected and (gone or set(self._held) != before):
             self._push(RelaysPresence(disconnected_ids=tuple(sorted(gone)), connected=connected))
 
-    def _objects(self, channel: RelayChannel) -> Iterable[Relay]:
+    def _objects(self, channel: RelayHandle) -> Iterable[Relay]:
         username, password = turn_credentials(channel.stamp_secret, self._public_key, self._expires_at)
         for host in (channel.ipv4, channel.ipv6):
             if host is not None:

@@ -1,13 +1,16 @@
 """How rows look on the wire: the interface of a device, the two messages of a grant, the flow-log token."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
 from wardgate.ids import ClientId
+from wardgate.portal.channels.handles import DeviceView
+from wardgate.portal.cluster.messages import MAX_TEXT, DeviceRecord
 from wardgate.portal.domain import versions
-from wardgate.portal.domain.resources import ResourceFacts
+from wardgate.portal.domain.filters import wire_filters
+from wardgate.portal.domain.resources import ResourceFacts, client_view
 from wardgate.portal.domain.subjects import Location, Subject
 from wardgate.wire import portal
 from wardgate.wire.addresses import SocketAddr
@@ -49,6 +52,27 @@ class DeviceFacts:
 
     def __repr__(self) -> str:
         return f"DeviceFacts({self.id})"
+
+
+def device_record(device: DeviceFacts) -> DeviceRecord:
+    """A device as other portals know it: without its secrets."""
+    return DeviceRecord(
+        id=device.id,
+        name=device.name[:MAX_TEXT],
+        public_key=device.public_key,
+        ipv4=device.ipv4,
+        ipv6=device.ipv6,
+        user_agent=device.user_agent[:MAX_TEXT],
+        version=device.version[:MAX_TEXT] if device.version else None,
+        remote_ip=device.remote_ip,
+        location=cut_location(device.location),
+    )
+
+
+def cut_location(location: Location) -> Location:
+    """A place with names no longer than other portals take."""
+    region = location.region[:MAX_TEXT] if location.region else None
+    return replace(location, region=region, city=location.city[:MAX_TEXT] if location.city else None)
 
 
 def interface(device: DeviceFacts, config: dict[str, Any]) -> portal.Interface:
@@ -167,6 +191,14 @@ def ingest_token(grant: GrantFacts, role: str) -> str:
 
 def _iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def pool_for_target(resource: ResourceFacts, target: DeviceView) -> portal.StaticDevicePool:
+    """A pool as a device in it is told: in full if it knows pools, else id and filters, which is what it needs."""
+    view = client_view(resource, target.user_agent, target.version)
+    if isinstance(view, portal.StaticDevicePool):
+        return view
+    return portal.StaticDevicePool(id=resource.id, name=resource.name, filters=wire_filters(resource.filters))
 
 
 def authorization_ref(client_id: str, resource_id: str, expires_at: datetime) -> portal.AuthorizationRef:

@@ -163,3 +163,21 @@ async def groups_of_resources(scope: Scope, resource_ids: Iterable[str]) -> set[
         .distinct()
     )
     return {GroupId(one) for one in (await scope.session.scalars(query)).all() if one is not None}
+
+
+async def resources_of_sites(scope: Scope, site_ids: Iterable[str]) -> set[str]:
+    """The resources behind any of these sites."""
+    wanted = sorted(site_ids)
+    if not wanted:
+        return set()
+    query = select(Resource.id).where(Resource.account_id == scope.account_id, Resource.site_id.in_(wanted))
+    return set((await scope.session.scalars(query)).all())
+
+
+async def pools_of_devices(scope: Scope, device_ids: Iterable[str]) -> set[str]:
+    """The static pools that hold any of these devices."""
+    wanted = sorted(device_ids)
+    if not wanted:
+        return set()
+    members = scope.select(StaticDevicePoolMember).where(StaticDevicePoolMember.device_id.in_(wanted))
+    return {one.resource_id for one in await scope.all(members)}

@@ -1,28 +1,59 @@
 """Accounts: found by name, and what of their limits they use."""
 
-from sqlalchemy import func, select
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import and_, func, select
 
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import Scope
-from wardgate.portal.db.tables import Account, Actor, Site
+from wardgate.portal.db.tables import Account, Actor, ApiToken, Device, Site
 from wardgate.portal.domain.checks import is_uuid
 
+MONTH: Final = timedelta(days=30)
+_TYPES: Final = {
+    "users": ("account_user", "account_admin_user"),
+    "service_accounts": ("service_account",),
+    "account_admin_users": ("account_admin_user",),
+    "api_clients": ("api_client",),
+}
+SHOWN_LIMITS: Final = ("users", "monthly_active_users", "service_accounts", "account_admin_users", "sites")
 
-async def used_of_limits(scope: Scope) -> dict[str, int]:
-    """How many there are of everything that a plan may limit."""
-    query = (
-        select(Actor.type, func.count())
-        .where(Actor.account_id == scope.account_id, Actor.is_disabled.is_(False))
-        .group_by(Actor.type)
-    )
-    counts: dict[str, int] = {row[0]: row[1] for row in await scope.session.execute(query)}
-    sites = select(func.count()).where(Site.account_id == scope.account_id, Site.managed_by == "account")
-    return {
-        "users": counts.get("account_user", 0) + counts.get("account_admin_user", 0),
-        "service_accounts": counts.get("service_account", 0),
-        "account_admin_users": counts.get("account_admin_user", 0),
-        "sites": await scope.session.scalar(sites) or 0,
-    }
+
+async def used_of_limits(scope: Scope, at: datetime) -> dict[str, int]:
+    """How many there are of everything that an account shows of its plan."""
+    return {kind: await used_of(scope, kind, at) for kind in SHOWN_LIMITS}
+
+
+async def used_of(scope: Scope, kind: str, at: datetime, actor_id: str | None = None) -> int:
+    """How many of one limited kind there are; disabled actors do not count.
+
+    Args:
+        kind: One of `domain.limits.LIMITS`.
+        actor_id: Whose tokens, for `api_tokens_per_client`.
+    """
+    if kind == "sites":
+        query = select(func.count()).where(Site.account_id == scope.account_id, Site.managed_by == "account")
+    elif kind == "api_tokens_per_client":
+        query = select(func.count()).where(ApiToken.account_id == scope.account_id, ApiToken.actor_id == actor_id)
+    elif kind == "monthly_active_users":
+        query = (
+            select(func.count(Device.actor_id.distinct()))
+            .join(Actor, and_(Actor.account_id == Device.account_id, Actor.id == Device.actor_id))
+            .where(Device.account_id == scope.account_id, Device.last_seen_at > at - MONTH)
+            .where(Actor.type.in_(_TYPES["users"]))
+        )
+    else:
+        query = select(func.count()).where(
+            Actor.account_id == scope.account_id, Actor.is_disabled.is_(False), Actor.type.in_(_TYPES[kind])
+        )
+    return await scope.session.scalar(query) or 0
+
+
+async def count_accounts(db: Database) -> int:
+    """How many accounts there are."""
+    async with db.unscoped() as session:
+        return await session.scalar(select(func.count()).select_from(Account)) or 0
 
 
 async def find_account(db: Database, slug_or_id: str) -> Account | None:

@@ -263,7 +263,7 @@ class IdempotencyKey(TenantRow):
     key: Mapped[str]
     request_hash: Mapped[str] = mapped_column(String(64))
     status: Mapped[int | None]
-    location: Mapped[str | None] = mapped_column(String(2048))
+    headers: Mapped[dict[str, Any]] = mapped_column(JsonValue, default=dict)
     answer: Mapped[bytes | None] = mapped_column(Secret)
     expires_at: Mapped[datetime] = mapped_column(index=True)
 

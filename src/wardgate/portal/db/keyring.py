@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from wardgate.errors import SettingError
 
@@ -27,7 +29,13 @@ class Keyring:
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_SIZE:
             raise SettingError(f"secret_key: must be {KEY_SIZE} bytes, this is {len(key)}")
+        self._key = key
         self._cipher = AESGCM(key)
+
+    def derive(self, purpose: str) -> bytes:
+        """Another key of 32 bytes, for one purpose; it says nothing about this one."""
+        info = f"wardgate {purpose}".encode()
+        return HKDF(algorithm=hashes.SHA256(), length=KEY_SIZE, salt=None, info=info).derive(self._key)
 
     def seal(self, plaintext: bytes, place: str) -> bytes:
         """Encrypts a secret for one place, such as `devices.psk_base:<id>`."""

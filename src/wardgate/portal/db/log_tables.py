@@ -7,11 +7,11 @@ Source of names: portal-domain section 1.9, portal-domain-2 A6 and A7, portal-do
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, LargeBinary, String
+from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from wardgate.portal.db.tables import Base, TenantRow
-from wardgate.portal.db.types import Id, IpText, JsonValue
+from wardgate.portal.db.types import Id, IpText, JsonValue, Secret
 
 
 def _now() -> datetime:
@@ -144,7 +144,7 @@ class LogSink(TenantRow):
     enabled_streams: Mapped[list[Any]]
     retroactive: Mapped[bool] = mapped_column(default=False)
     settings: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    credentials: Mapped[bytes | None] = mapped_column(LargeBinary)
+    credentials: Mapped[bytes | None] = mapped_column(Secret)
     is_disabled: Mapped[bool] = mapped_column(default=False)
     disabled_reason: Mapped[str | None]
     error_message: Mapped[str | None] = mapped_column(String(1024))

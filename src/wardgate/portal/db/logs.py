@@ -66,6 +66,20 @@ def write_session(unit: UnitOfWork, device: Device, token_id: str) -> None:
     )
 
 
+def write_portal_session(unit: UnitOfWork) -> None:
+    """Logs that somebody signed in to the pages, in the transaction that keeps the session."""
+    unit.session.add(
+        SessionLog(
+            account_id=unit.account_id,
+            log_id=log_ids.random_id("session", secrets.token_bytes(12)),
+            seq=unit.sequencer.next(unit.at),
+            timestamp=unit.at,
+            context="portal",
+            subject=unit.subject.for_log(),
+        )
+    )
+
+
 def write_api_request(
     session: AsyncSession, subject: Subject, seen: RequestSeen, at: datetime, sequencer: Sequencer
 ) -> None:
@@ -91,6 +105,14 @@ def write_api_request(
             ip_lon=place.lon,
         )
     )
+
+
+async def logs_since(scope: Scope, stream: Stream, seq: int, limit: int = 1000) -> Sequence[AnyLog]:
+    """The rows of a log from a sequence number on, in that order."""
+    table: Any = TABLES[stream]
+    query = select(table).where(table.account_id == scope.account_id, table.seq >= seq)
+    rows: Sequence[AnyLog] = (await scope.session.scalars(query.order_by(table.seq).limit(limit))).all()
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,18 @@
 A portal keeps its position in memory and starts at the newest entry: channels that join later get everything with their
 init. On SQLite ids are in the order of commits and the position is an id. On PostgreSQL a transaction may commit after
 one with a higher number, so the position is a snapshot (`xmin:xmax:running`): new is what a later snapshot sees and the
-earlier one did not. That neither skips a commit that was late nor waits for transactions that run long.
+earlier one did not. That neither skips a commit that was late nor waits for transactions that run long. After a crash
+PostgreSQL may use numbers again that it had given to transactions which came to nothing; so whoever reads over a
+connection that is younger than the last reading reads the last half minute again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import uuid4
 
-from sqlalchemy import delete, func, select, text, tuple_, update
+from sqlalchemy import and_, delete, func, or_, select, text, tuple_, update
 
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.node_tables import OutboxState
@@ -19,6 +22,7 @@ from wardgate.portal.db.tables import OutboxEntry
 
 BATCH: Final = 500
 RETENTION: Final = timedelta(minutes=10)
+_AGAIN: Final = timedelta(seconds=30)
 _SEES: Final = (
     "pg_visible_in_snapshot(CAST(CAST({xid} AS TEXT) AS xid8), CAST(CAST(:{snapshot} AS TEXT) AS pg_snapshot))"
 )
@@ -58,7 +62,7 @@ class Reader:
                 await self._position.start(session)
                 return Batch(is_cut_off=True)
             entries = await self._position.read(session)
-        return Batch(entries, has_more=len(entries) >= BATCH)
+        return Batch(entries, has_more=len(entries) >= BATCH or self._position.is_paging)
 
     def advance(self, batch: Batch) -> None:
         """A batch was told to the channels."""
@@ -72,6 +76,8 @@ class Reader:
 
 class _ById:
     """A position on SQLite."""
+
+    is_paging = False
 
     def __init__(self) -> None:
         self._last = 0
@@ -110,26 +116,40 @@ class _BySnapshot:
         self._seen = ""
         self._target = ""
         self._last = (0, 0)
+        self._read_at: datetime | None = None
+        self._again_since: datetime | None = None
+
+    @property
+    def is_paging(self) -> bool:
+        """Whether this is not the first page of a long reading, during which more may have been committed."""
+        return self._last != (0, 0)
 
     async def start(self, session: Any) -> None:
-        self._seen = await session.scalar(text("SELECT CAST(pg_current_snapshot() AS TEXT)"))
-        self._target, self._last = "", (0, 0)
+        state = text("SELECT CAST(pg_current_snapshot() AS TEXT), clock_timestamp()")
+        self._seen, self._read_at = (await session.execute(state)).one()
+        self._target, self._last, self._again_since = "", (0, 0), None
 
     async def is_cut_off(self, session: Any) -> bool:
         was_seen = _SEES.format(xid="pruned_to", snapshot="seen")
         state = text(
-            f"SELECT CAST(pg_current_snapshot() AS TEXT), pruned_to = 0 OR {was_seen} FROM outbox_state WHERE id = 1"
+            f"SELECT CAST(pg_current_snapshot() AS TEXT), pruned_to = 0 OR {was_seen}, clock_timestamp(), "
+            "(SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())) FROM outbox_state WHERE id = 1"
         )
-        now, is_seen = (await session.execute(state, {"seen": self._seen})).one()
+        now, is_seen, at, connected_at = (await session.execute(state, {"seen": self._seen})).one()
         self._target = self._target or now
+        if self._read_at is not None and (connected_at is None or connected_at > self._read_at):
+            self._again_since = self._again_since or self._read_at - _AGAIN
+            self._target, self._last = now, (0, 0)
+        self._read_at = at
         return not is_seen or _bounds(now)[1] < _bounds(self._seen)[0]  # else it is another, younger server
 
     def unread(self) -> list[Any]:
-        is_seen = text(f"NOT {_SEES.format(xid='outbox.transaction_id', snapshot='seen')}").bindparams(seen=self._seen)
-        return [OutboxEntry.transaction_id >= _bounds(self._seen)[0], is_seen]
+        is_new = text(f"NOT {_SEES.format(xid='outbox.transaction_id', snapshot='seen')}").bindparams(seen=self._seen)
+        new = and_(OutboxEntry.transaction_id >= _bounds(self._seen)[0], is_new)
+        return [new if self._again_since is None else or_(new, OutboxEntry.inserted_at >= self._again_since)]
 
     async def read(self, session: Any) -> list[OutboxEntry]:
-        if self._target == self._seen:
+        if self._target == self._seen and self._again_since is None:
             return []
         new = select(OutboxEntry).where(
             *self.unread(),
@@ -146,10 +166,28 @@ class _BySnapshot:
         return entries
 
     def advance(self, batch: Batch) -> None:
-        if batch.has_more:
+        if len(batch.entries) >= BATCH:
             self._last = (batch.entries[-1].transaction_id, batch.entries[-1].id)
         else:
             self._seen, self._target, self._last = self._target or self._seen, "", (0, 0)
+            self._again_since = None
+
+
+async def request_refresh(db: Database, account_id: str, pairs: Sequence[tuple[str, str]]) -> None:
+    """Has clients, wherever they are connected, ask anew for resources: pairs of client and resource."""
+    async with db.unscoped_write() as session:
+        for start in range(0, len(pairs), BATCH):
+            some = [list(pair) for pair in pairs[start : start + BATCH]]
+            session.add(
+                OutboxEntry(
+                    account_id=account_id,
+                    commit_id=str(uuid4()),
+                    object="refresh_requests",
+                    operation="insert",
+                    after={"pairs": some},
+                )
+            )
+    db.notify()
 
 
 def _bounds(snapshot: str) -> tuple[int, int]:

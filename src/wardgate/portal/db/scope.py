@@ -5,20 +5,22 @@ transaction and follows the cascading references itself, so that a grant which g
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Select, cast, func, select
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Select, cast, delete, func, select
 from sqlalchemy import inspect as inspect_row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from wardgate.errors import InvalidInput, NotFound
+from wardgate.errors import Conflict, InvalidInput, NotFound, invalid
 from wardgate.ids import AccountId
+from wardgate.portal.db.grant_tables import EndedGrant
 from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.tables import (
     LOGS,
@@ -31,6 +33,7 @@ from wardgate.portal.db.tables import (
     Device,
     GatewayToken,
     OutboxEntry,
+    PolicyAuthorization,
     TenantRow,
 )
 from wardgate.portal.domain import log_ids
@@ -41,6 +44,7 @@ from wardgate.portal.domain.subjects import Subject
 _R = TypeVar("_R", bound=TenantRow)
 REDACTION: Final = "[redacted]"
 TAKEN: Final = "has already been taken"
+_SQLSTATES: Final = {"unique": "23505", "foreign key": "23503"}
 
 
 class Scope:
@@ -112,6 +116,8 @@ class UnitOfWork(Scope):
 
     Attributes:
         revision: The account's access revision once this is committed, if access depends on it.
+        shared: If others use the same transaction: what was read for all of them, by who reads it. Changes that nobody
+            is told of are written with theirs then, at the end.
     """
 
     def __init__(
@@ -122,6 +128,8 @@ class UnitOfWork(Scope):
         self.revision: int | None = None
         self.sequencer = sequencer
         self.committed: list[Callable[[], None]] = []
+        self.shared: Mapping[object, Any] | None = None
+        self._kept: list[object] = []
         self._changes: list[Change] = []
 
     @property
@@ -138,6 +146,21 @@ class UnitOfWork(Scope):
         """Calls back once the changes are durable, before any later change is."""
         self.committed.append(callback)
 
+    def keep(self, rows: object) -> None:
+        """Holds rows to the end: one that nobody holds would be read again when it is looked for by its id."""
+        self._kept.append(rows)
+
+    async def locked_account(self) -> Account:
+        """The account, which no other unit of work reads like this until this one ends: for rules that count rows.
+
+        Raises:
+            NotFound: It was deleted.
+        """
+        account = await self.session.get(Account, self.account_id, with_for_update={"key_share": True})
+        if account is None:
+            raise NotFound("the account is gone")
+        return account
+
     async def insert(self, row: Base, *, unique: str | None = None, silent: bool = False) -> None:
         """Adds a row.
 
@@ -146,10 +169,18 @@ class UnitOfWork(Scope):
             silent: Whether nobody is told, as with grants, which their maker delivers itself.
 
         Raises:
-            InvalidInput: It collides.
+            InvalidInput: It collides; the unit goes on without it.
+            Conflict: What it refers to was deleted meanwhile.
         """
-        self.session.add(row)
-        await self._flush(unique)
+        if unique is None:
+            self.session.add(row)
+            if silent and self.shared is not None:
+                return
+            await self._flush()
+        else:
+            await self._flush()
+            async with self._reporting(unique), self.session.begin_nested():
+                self.session.add(row)
         if not silent:
             self._changes.append(Change(row.log_name, "insert", None, as_json(row)))
 
@@ -157,16 +188,21 @@ class UnitOfWork(Scope):
         """Sets columns of a row that this unit has read; whether anything is different now.
 
         Raises:
-            InvalidInput: The row collides with another one.
+            InvalidInput: The row collides with another one, and is as it was.
+            Conflict: What it refers to was deleted meanwhile.
         """
         assert row in self.session, "a row of another session would be changed in memory alone"
-        before = as_json(row)
         changed = {name: value for name, value in values.items() if getattr(row, name) != value}
         if not changed:
             return False
-        for name, value in changed.items():
-            setattr(row, name, value)
-        await self._flush(unique)
+        before = None if silent else as_json(row)
+        if unique is None:
+            _set(row, changed)
+            if silent and self.shared is not None:
+                return True
+            await self._flush()
+        else:
+            await self._update_unique(row, changed, unique)
         if not silent:
             self._changes.append(Change(row.log_name, "update", before, as_json(row)))
         return True
@@ -185,9 +221,19 @@ class UnitOfWork(Scope):
             return  # a second path of references led here
         before = as_json(row)
         await self._forget_token(row)
+        if isinstance(row, PolicyAuthorization):
+            self._remember_ended(row)
         await self.session.delete(row)
         await self.session.flush()
         self._changes.append(Change(row.log_name, "delete", before, None))
+
+    async def delete_account(self) -> None:
+        """Removes the account; the database removes what is in it, and who hears of the one knows of the rest."""
+        account = await self.account()
+        before = as_json(account)
+        await self.session.execute(delete(Account).where(Account.id == self.account_id))
+        self.session.expunge_all()
+        self._changes.append(Change(Account.__tablename__, "delete", before, None))
 
     async def _forget_token(self, row: Base) -> None:
         """Devices no longer name a token that is deleted."""
@@ -197,6 +243,17 @@ class UnitOfWork(Scope):
             of_token = self.select(Device).filter_by(**{column: as_json(row)["id"]})
             for device in await self.all(of_token):
                 await self.update(device, silent=True, **{column: None})
+
+    def _remember_ended(self, grant: PolicyAuthorization) -> None:
+        """Its client may be away, and has to learn of it when it comes back."""
+        ended = EndedGrant(
+            account_id=grant.account_id,
+            id=grant.id,
+            initiating_device_id=grant.initiating_device_id,
+            resource_id=grant.resource_id,
+            inserted_at=self.at,
+        )
+        self.session.add(ended)
 
     async def record(self) -> None:
         """Writes outbox and change log for what was changed so far."""
@@ -248,13 +305,44 @@ class UnitOfWork(Scope):
         last = await self.session.scalar(query)
         return max(log_ids.microseconds(self.at), log_ids.seed_of(last) + 1 if last else 0)
 
-    async def _flush(self, unique: str | None) -> None:
+    async def _update_unique(self, row: Base, changed: dict[str, Any], unique: str) -> None:
+        await self._flush()
         try:
+            async with self._reporting(unique), self.session.begin_nested():
+                _set(row, changed)
+        except (InvalidInput, Conflict):
+            await self.session.refresh(row)
+            raise
+
+    async def _flush(self) -> None:
+        async with self._reporting(None):
             await self.session.flush()
+
+    @asynccontextmanager
+    async def _reporting(self, unique: str | None) -> AsyncIterator[None]:
+        """Says what a refusal by a constraint is about.
+
+        With a field that may collide, the statement needs a savepoint around it: PostgreSQL goes on with no transaction
+        in which one failed.
+        """
+        try:
+            yield
         except IntegrityError as error:
-            if unique is None:
-                raise
-            raise InvalidInput({unique: [TAKEN]}) from error
+            if unique is not None and _is_violated(error, "unique"):
+                raise invalid(unique, TAKEN, "taken", "a value that no other one has") from error
+            if _is_violated(error, "foreign key"):
+                raise Conflict("something that this refers to was deleted meanwhile") from error
+            raise
+
+
+def _is_violated(error: IntegrityError, kind: str) -> bool:
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    return sqlstate == _SQLSTATES[kind] if sqlstate else f"{kind} constraint" in str(error.orig).lower()
+
+
+def _set(row: Base, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(row, name, value)
 
 
 def as_json(row: Base) -> dict[str, Any]:

@@ -49,6 +49,11 @@ def seal(keyring: Keyring, plaintext: bytes, table: type[Base], column: str, row
     return keyring.seal(plaintext, secret_place(table.__tablename__, column, row_id))
 
 
+def can_seal(connection: Connection) -> bool:
+    """Whether the tables are of a version that has its secrets sealed."""
+    return inspect(connection).has_table(SecretKey.__tablename__)
+
+
 def has_key_check(connection: Connection) -> bool:
     """Whether the secrets of this database are sealed."""
     if not inspect(connection).has_table(SecretKey.__tablename__):

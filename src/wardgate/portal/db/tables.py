@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     String,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -386,7 +387,10 @@ class ApiToken(TenantRow):
 
 
 class PolicyAuthorization(TenantRow):
-    """One grant. It goes with anything that it was made from."""
+    """One grant. It goes with anything that it was made from.
+
+    The keys are those of the two programs it was made for: a program that was started again knows nothing of it.
+    """
 
     __tablename__ = "policy_authorizations"
     __table_args__ = (
@@ -413,6 +417,9 @@ class PolicyAuthorization(TenantRow):
     initiator_remote_ip: Mapped[str | None] = mapped_column(IpText)
     initiator_user_agent: Mapped[str | None]
     receiver_remote_ip: Mapped[str | None] = mapped_column(IpText)
+    initiator_public_key: Mapped[str | None] = mapped_column(String(44))
+    receiver_public_key: Mapped[str | None] = mapped_column(String(44))
+    use_iceless: Mapped[bool] = mapped_column(default=False, server_default=false())
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -493,6 +500,7 @@ LOGS = frozenset(
         "access_revisions",
         "api_request_logs",
         "change_logs",
+        "ended_grants",
         "flow_logs",
         "log_sink_cursors",
         "refused_requests",
@@ -520,6 +528,7 @@ NOT_AUDITED = (
 
 # Registers the tables of the other modules, which are built on these.
 from wardgate.portal.db import access_tables as _access_tables  # noqa: E402, F401
+from wardgate.portal.db import grant_tables as _grant_tables  # noqa: E402, F401
 from wardgate.portal.db import identity_tables as _identity_tables  # noqa: E402, F401
 from wardgate.portal.db import log_tables as _log_tables  # noqa: E402, F401
 from wardgate.portal.db import node_tables as _node_tables  # noqa: E402, F401

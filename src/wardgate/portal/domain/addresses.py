@@ -7,7 +7,7 @@ import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from wardgate.errors import InvalidInput
+from wardgate.errors import InvalidInput, invalid
 
 RESOURCE_TYPES: Final = ("dns", "ip", "cidr", "internet", "static_device_pool", "dynamic_device_pool")
 ADDRESSED_TYPES: Final = ("dns", "ip", "cidr", "dynamic_device_pool")
@@ -18,6 +18,7 @@ _EXCLUDED: Final = tuple(
     ip_network(text)
     for text in ("0.0.0.0/32", "::/128", "127.0.0.0/8", "::1/128", "100.64.0.0/10", "fd00:2021:1111::/48")
 )
+_LISTED: Final = ", ".join(map(str, _EXCLUDED))
 _PUBLIC_SUFFIXES: Final = frozenset({"com", "org", "net", "edu", "gov", "mil", "biz", "info", "name", "mobi", "pro"})
 _WITH_PORT: Final = re.compile(r"(\[.*\]:\d+|[^:\[\]]+:\d+)", re.ASCII)
 _WILDCARDS: Final = "*?"
@@ -47,8 +48,8 @@ def as_network(kind: str, address: str) -> IPv4Network | IPv6Network:
     return ip_network(address)
 
 
-def _invalid(text: str) -> InvalidInput:
-    return InvalidInput({"address": [text]})
+def _invalid(text: str, accepted: str | None = None) -> InvalidInput:
+    return invalid("address", text, "invalid", accepted)
 
 
 def _ip(text: str) -> str:
@@ -59,20 +60,22 @@ def _ip(text: str) -> str:
     try:
         address = ip_address(text)
     except ValueError:
-        raise _invalid("is not an IP address") from None
+        raise _invalid("is not an IP address", "an address such as 10.0.0.1 or 2001:db8::1") from None
     if getattr(address, "scope_id", None):
-        raise _invalid("is not an IP address")
+        raise _invalid("is not an IP address", "an address such as 10.0.0.1 or 2001:db8::1")
     _refuse_excluded(ip_network(address))
     return str(address)
 
 
 def _cidr(text: str) -> str:
     if not re.fullmatch(r"[0-9A-Fa-f:.]+/[0-9]{1,3}", text, re.ASCII):
-        raise _invalid("is not a network in CIDR notation, such as 10.0.0.0/8")
+        raise _invalid("is not a network in CIDR notation, such as 10.0.0.0/8", "a network with its prefix length")
     try:
         network = ip_network(text, strict=False)
     except ValueError:
-        raise _invalid("is not a network in CIDR notation, such as 10.0.0.0/8") from None
+        raise _invalid(
+            "is not a network in CIDR notation, such as 10.0.0.0/8", "a network with its prefix length"
+        ) from None
     if network.prefixlen == 0:
         raise _invalid("covers everything: use the Internet resource instead")
     _refuse_excluded(network)
@@ -82,7 +85,7 @@ def _cidr(text: str) -> str:
 def _refuse_excluded(network: IPv4Network | IPv6Network) -> None:
     for excluded in _EXCLUDED:
         if excluded.version == network.version and excluded.overlaps(network):
-            raise _invalid(f"may not overlap {excluded}")
+            raise _invalid(f"may not overlap {excluded}", f"nothing in {_LISTED}")
 
 
 def _dns_pattern(text: str) -> str:

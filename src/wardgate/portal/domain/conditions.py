@@ -5,16 +5,18 @@ is refused, and an unknown region fails `is_in` and `is_not_in` alike, because n
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from wardgate.errors import InvalidInput
+from wardgate.errors import InvalidInput, invalid
+from wardgate.portal.domain import hours
 from wardgate.portal.domain.checks import is_uuid
+from wardgate.portal.domain.regions import REGIONS
 
 OPERATORS: Final[dict[str, tuple[str, ...]]] = {
     "remote_ip_location_region": ("is_in", "is_not_in"),
@@ -25,9 +27,15 @@ OPERATORS: Final[dict[str, tuple[str, ...]]] = {
 }
 _DAYS: Final = "MTWRFSU"
 _TIME: Final = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?", re.ASCII)
-_REGION: Final = re.compile(r"[A-Z]{2}", re.ASCII)
 _DAY_S: Final = 24 * 3600
 _MAX_VALUES: Final = 1000
+_ACCEPTED: Final = {
+    "remote_ip_location_region": "ISO 3166 codes of two capital letters, such as AT",
+    "remote_ip": "IP addresses and networks, such as 192.0.2.1 or 10.0.0.0/8",
+    "auth_provider_id": "UUIDs",
+    "client_verified": "one of true and false",
+    "current_utc_datetime": "day/ranges/zone, such as M/09:00-17:00,18:00-20:00/Europe/Vienna or S/true/UTC",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +87,17 @@ def parse_conditions(value: object) -> tuple[Condition, ...]:
         InvalidInput: A property, operator or value is not allowed, or a property comes twice.
     """
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise _invalid("is invalid")
-    conditions = tuple(_condition(one) for one in value)
-    properties = [one.property for one in conditions]
-    if len(set(properties)) != len(properties):
-        raise _invalid("may have each property only once")
-    return conditions
+        raise invalid("conditions", "is invalid", "invalid", "a list of objects with property, operator and values")
+    if len(value) > len(OPERATORS):
+        raise invalid("conditions", "may have each property only once", "duplicate", ", ".join(OPERATORS))
+    conditions: list[Condition] = []
+    for index, one in enumerate(value):
+        place = f"conditions[{index}]"
+        condition = _condition(one, place)
+        if condition.property in [each.property for each in conditions]:
+            raise invalid(f"{place}.property", "may have each property only once", "duplicate", "another property")
+        conditions.append(condition)
+    return tuple(conditions)
 
 
 def evaluate(conditions: Sequence[Condition], circumstances: Circumstances) -> Passed | Violated:
@@ -122,7 +135,12 @@ def _is_in_any(remote_ip: str, networks: Sequence[str]) -> bool:
         address = ip_address(remote_ip)
     except ValueError:
         return False
-    return any(address in ip_network(one, strict=False) for one in networks)
+    return any(address in _network(one) for one in networks)
+
+
+@lru_cache(maxsize=10_000)
+def _network(text: str) -> IPv4Network | IPv6Network:
+    return ip_network(text, strict=False)
 
 
 # --- time ranges ----------------------------------------------------------------------------------------------------
@@ -146,15 +164,13 @@ def _end_of_matching_range(values: Sequence[str], at: datetime) -> datetime | No
 
 
 def _end_in_zone(ranges: list[tuple[int, int]], local: datetime) -> datetime | None:
-    now_s = local.hour * 3600 + local.minute * 60 + local.second
+    assert isinstance(local.tzinfo, ZoneInfo)
+    now_s = local.hour * 3600 + local.minute * 60 + local.second + local.microsecond / 1_000_000
+    at = local.astimezone(UTC)
     for start, end in ranges:
         if start <= now_s <= end:
-            midnight = datetime.combine(local.date(), time(), local.tzinfo)
-            if end >= _DAY_S:
-                wall = datetime.combine(local.date() + timedelta(days=1), time(), local.tzinfo)
-            else:
-                wall = midnight.replace(hour=end // 3600, minute=end // 60 % 60, second=end % 60)
-            return max(wall.astimezone(UTC), local.astimezone(UTC))
+            ends = hours.instants(local.date(), end, local.tzinfo)
+            return min((one for one in ends if one >= at), default=at)
     return None
 
 
@@ -179,17 +195,30 @@ def _possible_starts(values: tuple[str, ...], start: datetime, end: datetime) ->
     days = (end - start).days + 3
     for one in map(_parse_day, values):
         first = start.astimezone(one.zone).date() - timedelta(days=1)
-        for date in (first + timedelta(days=number) for number in range(days)):
-            midnight = datetime.combine(date, time(), one.zone)
-            if one.day == _DAYS[date.weekday()]:
+        for local in (first + timedelta(days=number) for number in range(days)):
+            midnight = datetime.combine(local, time(), one.zone)
+            if one.day == _DAYS[local.weekday()]:
                 walls = [
                     midnight.replace(hour=at // 3600, minute=at // 60 % 60, second=at % 60) for at, _ in one.ranges
                 ]
                 starts |= {wall.replace(fold=fold).astimezone(UTC) for wall in walls for fold in (0, 1)}
             if midnight.utcoffset() != (midnight + timedelta(days=1)).utcoffset():
-                hours = (midnight.astimezone(UTC) + timedelta(minutes=15 * quarter) for quarter in range(104))
-                starts.update(hours)  # where clocks are changed, an hour is missing or comes twice
+                quarters = (midnight.astimezone(UTC) + timedelta(minutes=15 * quarter) for quarter in range(104))
+                starts.update(quarters)  # where clocks are changed, an hour is missing or comes twice
     return {one for one in starts if start <= one < end}
+
+
+def next_change(conditions: Iterable[Condition], at: datetime) -> datetime | None:
+    """When time ranges among the conditions next begin to hold or cease to; a bit early is possible, late is not."""
+    times = [one.values for one in conditions if one.property == "current_utc_datetime"]
+    found = (hours.next_of(_edges(values, at.astimezone(UTC).date()), at) for values in times)
+    return min((one for one in found if one is not None), default=None)
+
+
+@lru_cache(maxsize=4096)
+def _edges(values: tuple[str, ...], day: date) -> tuple[datetime, ...]:
+    days = (_parse_day(value) for value in values)
+    return hours.edges((hours.DayHours(_DAYS.index(one.day), one.ranges, one.zone) for one in days), day)
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -240,40 +269,59 @@ def _seconds(text: str) -> int | None:
 # --- checking what people give --------------------------------------------------------------------------------------
 
 
-def _condition(value: object) -> Condition:
+def _condition(value: object, place: str) -> Condition:
     if not isinstance(value, Mapping):
-        raise _invalid("is invalid")
+        raise invalid(place, "is invalid", "invalid", "an object with property, operator and values")
     name = value.get("property", "remote_ip_location_region")
     operator = value.get("operator", "is_in")
     values = value.get("values")
     if not isinstance(name, str) or name not in OPERATORS:
-        raise _invalid(f"has an unknown property: {name!r}")
+        accepted = ", ".join(OPERATORS)
+        raise invalid(f"{place}.property", f"has an unknown property: {name!r}", "invalid", accepted)
     if operator not in OPERATORS[name]:
-        raise _invalid(f"has an operator that {name} does not allow: {operator!r}")
+        accepted = ", ".join(OPERATORS[name])
+        text = f"has an operator that {name} does not allow: {operator!r}"
+        raise invalid(f"{place}.operator", text, "invalid", accepted)
+    place = f"{place}.values"
     if not isinstance(values, list | tuple) or not values or len(values) > _MAX_VALUES:
-        raise _invalid(f"needs a list of values for {name}")
-    if not all(isinstance(one, str) for one in values) or len(set(values)) != len(values):
-        raise _invalid(f"needs different texts as values of {name}")
-    return Condition(name, operator, tuple(_checked(name, one.strip()) for one in values))
+        accepted = f"1 to {_MAX_VALUES} texts"
+        raise invalid(place, f"needs a list of values for {name}", "required", accepted)
+    if not all(isinstance(one, str) for one in values):
+        raise invalid(place, f"needs texts as values of {name}", "invalid", _ACCEPTED[name])
+    if name == "client_verified" and len(values) != 1:
+        raise invalid(place, "needs one value for client_verified", "invalid", _ACCEPTED[name])
+    cleaned = tuple(_checked(name, one.strip(), place) for one in values)
+    if len(set(cleaned)) != len(cleaned):
+        raise invalid(place, f"needs different values of {name}", "duplicate", _ACCEPTED[name])
+    return Condition(name, operator, cleaned)
 
 
-def _checked(name: str, value: str) -> str:
+def _checked(name: str, value: str, place: str) -> str:
     match name:
-        case "remote_ip_location_region" if not _REGION.fullmatch(value):
-            raise _invalid(f"needs two-letter country codes: {value!r}")
+        case "remote_ip_location_region" if value not in REGIONS:
+            raise invalid(place, f"needs two-letter country codes: {value!r}", "invalid", _ACCEPTED[name])
         case "remote_ip":
             try:
                 return str(ip_network(value, strict=False)) if "/" in value else str(ip_address(value))
             except ValueError:
-                raise _invalid(f"needs addresses or networks: {value!r}") from None
+                text = f"needs addresses or networks: {value!r}"
+                raise invalid(place, text, "invalid", _ACCEPTED[name]) from None
         case "auth_provider_id" if not is_uuid(value):
-            raise _invalid(f"needs ids of sign-in providers: {value!r}")
+            raise invalid(place, f"needs ids of sign-in providers: {value!r}", "invalid", _ACCEPTED[name])
         case "client_verified" if value not in ("true", "false"):
-            raise _invalid("needs true or false for client_verified")
+            raise invalid(place, "needs true or false for client_verified", "invalid", _ACCEPTED[name])
         case "current_utc_datetime":
-            _parse_day(value)
+            _check_day(value, place)
     return value
 
 
+def _check_day(value: str, place: str) -> None:
+    try:
+        _parse_day(value)
+    except InvalidInput as error:
+        text = error.fields["conditions"][0]
+        raise invalid(place, text, "invalid", _ACCEPTED["current_utc_datetime"]) from None
+
+
 def _invalid(text: str) -> InvalidInput:
-    return InvalidInput({"conditions": [text]})
+    return invalid("conditions", text)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, Literal, cast
 
-from wardgate.errors import InvalidInput
+from wardgate.errors import invalid
 from wardgate.wire.portal import Filter as WireFilter
 
 Protocol = Literal["tcp", "udp", "icmp"]
 PROTOCOLS: Final = ("tcp", "udp", "icmp")
 _RANGE: Final = re.compile(r"([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?", re.ASCII)
 _MAX_RANGES: Final = 1000
+_ACCEPTED: Final = "N or N - M, from 1 to 65535"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,10 @@ def parse_filters(value: object) -> tuple[TrafficFilter, ...]:
         InvalidInput: A protocol or range is wrong, a range reversed, or two of one protocol overlap.
     """
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise _invalid("is invalid")
-    filters = tuple(_filter(one) for one in value)
+        raise invalid("filters", "is invalid", "invalid", "a list of objects with protocol and ports")
+    filters = tuple(_filter(one, f"filters[{index}]") for index, one in enumerate(value))
     for protocol in PROTOCOLS:
-        _refuse_overlaps([one for each in filters if each.protocol == protocol for one in _whole(each)])
+        _refuse_overlaps([each for each in enumerate(filters) if each[1].protocol == protocol])
     return filters
 
 
@@ -59,28 +60,29 @@ def wire_filters(stored: Sequence[Mapping[str, Any]]) -> tuple[WireFilter, ...]:
     return tuple(sent)
 
 
-def _filter(value: object) -> TrafficFilter:
+def _filter(value: object, place: str) -> TrafficFilter:
     if not isinstance(value, Mapping) or value.get("protocol") not in PROTOCOLS:
-        raise _invalid("needs a protocol: tcp, udp or icmp")
+        raise invalid(f"{place}.protocol", "needs a protocol: tcp, udp or icmp", "invalid", ", ".join(PROTOCOLS))
     ports = value.get("ports") or []
+    place = f"{place}.ports"
     if not isinstance(ports, Sequence) or isinstance(ports, str) or len(ports) > _MAX_RANGES:
-        raise _invalid("has ports that are not a list")
+        raise invalid(place, "has ports that are not a list", "invalid", f"up to {_MAX_RANGES} texts, {_ACCEPTED}")
     protocol = cast(Protocol, value["protocol"])
     if protocol == "icmp" and ports:
-        raise _invalid("has ports, but ICMP has none")
-    return TrafficFilter(protocol, tuple(_range(one) for one in ports))
+        raise invalid(place, "has ports, but ICMP has none", "not_allowed", "no ports")
+    return TrafficFilter(protocol, tuple(_range(one, place) for one in ports))
 
 
-def _range(value: object) -> tuple[int, int]:
+def _range(value: object, place: str) -> tuple[int, int]:
     match = _RANGE.fullmatch(str(value).strip()) if isinstance(value, str | int) else None
     if match is None:
-        raise _invalid(f"has a port range that is neither N nor N - M: {value!r}")
+        raise invalid(place, f"has a port range that is neither N nor N - M: {value!r}", "invalid", _ACCEPTED)
     start = int(match[1])
     end = int(match[2]) if match[2] else start
     if not (1 <= start <= 65535 and 1 <= end <= 65535):
-        raise _invalid(f"has a port outside 1 to 65535: {value!r}")
+        raise invalid(place, f"has a port outside 1 to 65535: {value!r}", "invalid", _ACCEPTED)
     if start > end:
-        raise _invalid(f"has a port range that starts after its end: {value!r}")
+        raise invalid(place, f"has a port range that starts after its end: {value!r}", "reversed_range", _ACCEPTED)
     return start, end
 
 
@@ -88,17 +90,16 @@ def _whole(one: TrafficFilter) -> tuple[tuple[int, int], ...]:
     return one.ranges or ((1, 65535),)
 
 
-def _refuse_overlaps(ranges: list[tuple[int, int]]) -> None:
-    ranges = sorted(ranges)
-    for (_, end), (start, _) in pairwise(ranges):
+def _refuse_overlaps(filters: list[tuple[int, TrafficFilter]]) -> None:
+    ranges = sorted((start, end, index) for index, one in filters for start, end in _whole(one))
+    for (_, end, _), (start, _, index) in pairwise(ranges):
         if start <= end:
-            raise _invalid("has port ranges that overlap")
+            place = f"filters[{index}].ports"
+            raise invalid(
+                place, "has port ranges that overlap", "overlap", "ranges of one protocol that do not overlap"
+            )
 
 
 def _range_text(one: tuple[int, int]) -> str:
     start, end = one
     return str(start) if start == end else f"{start} - {end}"
-
-
-def _invalid(text: str) -> InvalidInput:
-    return InvalidInput({"filters": [text]})

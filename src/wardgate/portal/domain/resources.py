@@ -51,7 +51,7 @@ def check_resource(fields: Mapping[str, Any], allowed_types: tuple[str, ...]) ->
     values: dict[str, Any] = {"name": checks.text(problems, fields, "name")}
     kind = values["type"] = checks.one_of(problems, fields, "type", allowed_types)
     values["address_description"] = checks.text(problems, fields, "address_description", needed=False)
-    values["site_id"] = checks.uuid(problems, fields, "site_id", needed=kind not in POOL_TYPES)
+    values["site_id"] = checks.uuid(problems, fields, "site_id", needed=kind in USER_TYPES)
     values["address"] = _address(problems, fields, kind)
     values["ip_stack"] = _ip_stack(problems, fields, kind)
     try:
@@ -87,17 +87,22 @@ def _ip_stack(problems: checks.Problems, fields: Mapping[str, Any], kind: str | 
 
 def client_view(resource: ResourceFacts, user_agent: str, version: str | None) -> portal.ClientResource | None:
     """The resource as that client is told, or `None` if it is hidden from a program that old."""
+    return view_for(resource, versions.sight_of(user_agent, version))
+
+
+def view_for(resource: ResourceFacts, sight: versions.Sight) -> portal.ClientResource | None:
+    """The resource as all clients of that sight are told."""
     filters = wire_filters(resource.filters)
     if resource.type in POOL_TYPES:
-        return _pool_view(resource, filters) if versions.has_pools(user_agent, version) else None
+        return _pool_view(resource, filters) if sight.has_pools else None
     if resource.site_id is None:
         return None
     sites = (portal.Site(id=resource.site_id, name=resource.site_name or ""),)
     if resource.type == "internet":
-        return portal.InternetResource(id=resource.id, sites=sites) if versions.has_internet(version) else None
+        return portal.InternetResource(id=resource.id, sites=sites) if sight.has_internet else None
     address = resource.address or ""
     if resource.type == "dns":
-        pattern = address if versions.has_new_wildcards(version) else older_pattern(address)
+        pattern = address if sight.has_new_wildcards else older_pattern(address)
         if pattern is None:
             return None
         return portal.DnsResource.model_validate(

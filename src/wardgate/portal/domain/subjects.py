@@ -8,7 +8,7 @@ from wardgate.ids import AccountId, ActorId, TokenId
 ActorType = Literal["account_user", "account_admin_user", "service_account", "api_client"]
 ACTOR_TYPES: Final = ("account_user", "account_admin_user", "service_account", "api_client")
 USER_TYPES: Final = ("account_user", "account_admin_user")
-SubjectKind = Literal["client", "gateway", "relay", "api", "system"]
+SubjectKind = Literal["client", "gateway", "relay", "api", "web", "system"]
 
 
 @dataclass(frozen=True, slots=True)

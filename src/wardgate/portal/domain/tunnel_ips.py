@@ -4,11 +4,13 @@ Source: portal-protocol section 5; 100.64.0.0/11 and fd00:2021:1111::/107, uniqu
 """
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
 from wardgate.portal.domain.addresses import TUNNEL_IPV4, TUNNEL_IPV6
 
+NETWORKS: Final[dict[str, IPv4Network | IPv6Network]] = {"ipv4": TUNNEL_IPV4, "ipv6": TUNNEL_IPV6}
+"""Where each of a device's addresses lies, by column."""
 _SIZE: Final = 2**21
 _FIRST: Final = 1
 _LAST: Final = _SIZE - 2

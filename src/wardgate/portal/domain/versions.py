@@ -4,6 +4,7 @@ Source: portal-protocol sections 1.1 and 8. Versions are compared as numbers, so
 """
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 _COMPONENTS: Final = (
@@ -56,6 +57,20 @@ def family(user_agent: str) -> str:
     if user_agent.startswith(("Mac OS", "macOS", "iOS")):
         return "apple"
     return "android" if user_agent.startswith("Android") else "gui"
+
+
+class Sight(NamedTuple):
+    """What decides how a client sees resources: two programs that agree in it are told the same."""
+
+    has_pools: bool
+    has_internet: bool
+    has_new_wildcards: bool
+
+
+@lru_cache(maxsize=1000)
+def sight_of(user_agent: str, version: str | None) -> Sight:
+    """How a program sees resources."""
+    return Sight(has_pools(user_agent, version), has_internet(version), has_new_wildcards(version))
 
 
 class OperatingSystem(NamedTuple):

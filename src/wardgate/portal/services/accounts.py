@@ -2,10 +2,9 @@
 
 import secrets
 from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
-from wardgate.errors import InvalidInput
+from wardgate.errors import FieldProblem
 from wardgate.ids import AccountId
 from wardgate.portal.db.access import EVERYONE
 from wardgate.portal.db.engine import Database
@@ -13,22 +12,21 @@ from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.sealing import seal
 from wardgate.portal.db.tables import Account, ClientToken, Group, PolicyAuthorization, Resource, Site, new_id
 from wardgate.portal.domain import checks, subjects
+from wardgate.portal.domain.account_config import check_config
 from wardgate.portal.services.actors import create_actor
+from wardgate.portal.services.providers import create_provider
 
 FEATURES: Final = ("policy_conditions", "idp_sync", "internet_resource", "iceless", "log_sinks", "device_posture")
-DNS_TYPES: Final = ("system", "secure", "custom")
-DOH_PROVIDERS: Final = ("google", "opendns", "cloudflare", "quad9")
 DEFAULT_CONFIG: Final = {
     "search_domain": None,
     "clients_upstream_dns": {"type": "system", "doh_provider": "google", "addresses": []},
     "notifications": {"outdated_gateway": {"enabled": True, "last_notified": None}},
 }
 _KEY_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
-_RESERVED: Final = (ip_network("100.64.0.0/10"), ip_network("fd00:2021:1111::/48"))
 
 
 async def create_account(db: Database, fields: Mapping[str, Any], admin: Mapping[str, Any] | None = None) -> Account:
-    """Makes an account with its Everyone group, Internet site and Internet resource; all features are on.
+    """Makes an account with its Everyone group, Internet site and resource, and e-mail codes; all features are on.
 
     Args:
         admin: The first admin's fields; a mistake in them leaves no account behind.
@@ -58,6 +56,7 @@ async def create_account(db: Database, fields: Mapping[str, Any], admin: Mapping
         site = Site(account_id=account.id, id=new_id(), name="Internet", managed_by="system")
         await unit.insert(site)
         await unit.insert(Resource(account_id=account.id, name="Internet", type="internet", site_id=site.id))
+        await create_provider(unit, "email_otp", {})
         if admin is not None:
             await create_actor(unit, admin)
     return account
@@ -70,63 +69,9 @@ async def update_config(unit: UnitOfWork, fields: Mapping[str, Any]) -> Account:
         InvalidInput: A value is not acceptable.
     """
     account = await unit.account()
-    problems = checks.Problems()
-    config = {**DEFAULT_CONFIG, **account.config}
-    if "search_domain" in fields:
-        config["search_domain"] = _search_domain(problems, fields)
-    if "clients_upstream_dns" in fields:
-        config["clients_upstream_dns"] = _upstream_dns(problems, fields["clients_upstream_dns"])
-    problems.raise_if_any()
+    config = check_config({**DEFAULT_CONFIG, **account.config}, fields)
     await unit.update(account, config=config)
     return account
-
-
-def _search_domain(problems: checks.Problems, fields: Mapping[str, Any]) -> str | None:
-    value = checks.text(problems, fields, "search_domain", needed=False)
-    if value is None:
-        return None
-    labels = value.split(".")
-    allowed = all(
-        1 <= len(label) <= 63 and all(letter.isascii() and (letter.isalnum() or letter == "-") for letter in label)
-        for label in labels
-    )
-    if not allowed or len(labels[-1]) < 2 or not labels[-1].isalpha():
-        problems.add("search_domain", "is not a domain name")
-    return value
-
-
-def _upstream_dns(problems: checks.Problems, value: Any) -> dict[str, Any]:
-    fields = value if isinstance(value, Mapping) else {}
-    kind = fields.get("type", "system")
-    provider = fields.get("doh_provider", "google")
-    addresses = fields.get("addresses") or []
-    if kind not in DNS_TYPES:
-        problems.add("clients_upstream_dns", "has a type that is not system, secure or custom")
-    if provider not in DOH_PROVIDERS:
-        problems.add("clients_upstream_dns", "has an unknown DNS-over-HTTPS provider")
-    try:
-        cleaned = [str(_resolver(one)) for one in addresses]
-    except (InvalidInput, TypeError):
-        problems.add(
-            "clients_upstream_dns", "has addresses that are not plain IP addresses outside the tunnel's ranges"
-        )
-        cleaned = []
-    if len(cleaned) > 8 or len(set(cleaned)) != len(cleaned):
-        problems.add("clients_upstream_dns", "may have up to 8 different addresses")
-    if kind == "custom" and not cleaned:
-        problems.add("clients_upstream_dns", "needs an address")
-    return {"type": kind, "doh_provider": provider, "addresses": cleaned}
-
-
-def _resolver(value: Any) -> str:
-    text = value.get("address") if isinstance(value, Mapping) else value
-    try:
-        address = ip_address(str(text))
-    except ValueError:
-        raise InvalidInput({"addresses": ["is invalid"]}) from None
-    if any(address in network for network in _RESERVED):
-        raise InvalidInput({"addresses": ["is reserved"]})
-    return str(address)
 
 
 async def set_features(unit: UnitOfWork, features: Mapping[str, bool]) -> Account:
@@ -137,7 +82,9 @@ async def set_features(unit: UnitOfWork, features: Mapping[str, bool]) -> Accoun
     """
     unknown = [name for name in features if name not in FEATURES]
     if unknown:
-        raise InvalidInput({"features": [f"has no {name}" for name in unknown]})
+        raise checks.error_of(
+            [FieldProblem("features", f"has no {name}", "invalid", ", ".join(FEATURES)) for name in unknown]
+        )
     account = await unit.account()
     await unit.update(account, features={**account.features, **features})
     return account

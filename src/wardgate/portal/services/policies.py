@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from wardgate.errors import Forbidden, InvalidInput, NotFound
-from wardgate.portal.db.authorizations import delete_where
+from wardgate.errors import Forbidden, InvalidInput, NotFound, invalid
+from wardgate.portal.db.authorizations import delete_where, grants_where
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.tables import Group, Policy, Resource
 from wardgate.portal.domain import checks
 from wardgate.portal.domain.conditions import parse_conditions
+from wardgate.portal.services import limits
+from wardgate.portal.services.grants import redecide
 
-_ENDS_GRANTS: Final = ("group_id", "resource_id", "conditions", "flow_log_uploads_enabled")
+_DECIDES: Final = ("group_id", "resource_id", "conditions", "is_disabled")
 
 
 async def create_policy(unit: UnitOfWork, fields: Mapping[str, Any]) -> Policy:
@@ -21,8 +23,9 @@ async def create_policy(unit: UnitOfWork, fields: Mapping[str, Any]) -> Policy:
         NotFound: There is no such resource.
         Forbidden: The account has not the feature that the policy needs.
     """
+    await limits.check_open(unit)
     values = _check(fields)
-    resource = await _check_references(unit, values)
+    resource = await _check_references(unit, values, _needed_features(None, values))
     uploads = fields.get("flow_log_uploads_enabled")
     if uploads is None:
         values["flow_log_uploads_enabled"] = resource.type != "internet"
@@ -32,7 +35,9 @@ async def create_policy(unit: UnitOfWork, fields: Mapping[str, Any]) -> Policy:
 
 
 async def update_policy(unit: UnitOfWork, policy_id: str, fields: Mapping[str, Any]) -> Policy:
-    """Changes a policy; other conditions, group or resource, or disabling it, end its grants.
+    """Changes a policy; grants that neither it nor another policy allows any more end.
+
+    Other flow-log uploads end all its grants: both ends need new tokens.
 
     Raises:
         NotFound: There is no such policy or resource.
@@ -45,21 +50,24 @@ async def update_policy(unit: UnitOfWork, policy_id: str, fields: Mapping[str, A
         for name in ("group_id", "resource_id", "description", "conditions", "flow_log_uploads_enabled", "is_disabled")
     }
     values = _check({**known, **fields}, is_orphan=policy.group_id is None and "group_id" not in fields)
-    await _check_references(unit, values)
-    is_other = any(values[name] != getattr(policy, name) for name in _ENDS_GRANTS)
-    if is_other or (values["is_disabled"] and not policy.is_disabled):
+    await _check_references(unit, values, _needed_features(policy, values))
+    is_other = any(values[name] != getattr(policy, name) for name in _DECIDES)
+    if values["flow_log_uploads_enabled"] != policy.flow_log_uploads_enabled:
         await delete_where(unit, policy_id=policy.id)
     await unit.update(policy, unique="group_id", **values)
+    if is_other:
+        await redecide(unit, await grants_where(unit, policy_id=policy.id))
     return policy
 
 
 async def delete_policy(unit: UnitOfWork, policy_id: str) -> Policy:
-    """Takes access away.
+    """Takes access away, unless another policy gives it as well.
 
     Raises:
         NotFound: There is no such policy.
     """
     policy = await unit.get(Policy, policy_id)
+    await redecide(unit, await grants_where(unit, policy_id=policy.id), without_policies=[policy.id])
     await unit.delete(policy)
     return policy
 
@@ -83,15 +91,29 @@ def _check(fields: Mapping[str, Any], *, is_orphan: bool = False) -> dict[str, A
     return values
 
 
-async def _check_references(unit: UnitOfWork, values: dict[str, Any]) -> Resource:
+def _needed_features(policy: Policy | None, values: dict[str, Any]) -> set[str]:
+    """A plan without a feature keeps what was made with it, but changes nothing of it except to remove it."""
+    needed = set()
+    if values["conditions"] and (policy is None or values["conditions"] != policy.conditions):
+        needed.add("policy_conditions")
+    if policy is None or values["resource_id"] != policy.resource_id:
+        needed.add("internet_resource")
+    return needed
+
+
+async def _check_references(unit: UnitOfWork, values: dict[str, Any], needed: set[str]) -> Resource:
     if values["group_id"] is not None and await unit.find(Group, values["group_id"]) is None:
-        raise InvalidInput({"group_id": ["does not exist"]})
+        raise invalid("group_id", "does not exist", "unknown_reference", "the id of a group")
     resource = await unit.find(Resource, values["resource_id"])
     if resource is None:
         raise NotFound("there is no such resource")
     features = (await unit.account()).features
-    if resource.type == "internet" and not features.get("internet_resource"):
-        raise Forbidden("the account has not the Internet resource")
-    if values["conditions"] and not features.get("policy_conditions"):
-        raise Forbidden("the account has not policy conditions")
+    if "internet_resource" in needed and resource.type == "internet" and not features.get("internet_resource"):
+        raise _missing("internet_resource", "the Internet resource")
+    if "policy_conditions" in needed and not features.get("policy_conditions"):
+        raise _missing("policy_conditions", "policy conditions")
     return resource
+
+
+def _missing(feature: str, words: str) -> Forbidden:
+    return Forbidden(f"the account's plan has not {words}", "feature_missing", feature=feature)

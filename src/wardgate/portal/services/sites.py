@@ -8,6 +8,7 @@ from wardgate.portal.db.devices import create_device, short_name
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.tables import Device, Site
 from wardgate.portal.domain import checks
+from wardgate.portal.services import limits
 
 
 async def create_site(unit: UnitOfWork, fields: Mapping[str, Any]) -> Site:
@@ -15,17 +16,17 @@ async def create_site(unit: UnitOfWork, fields: Mapping[str, Any]) -> Site:
 
     Raises:
         InvalidInput: The name is not acceptable or taken.
+        Forbidden: The account is disabled, or its plan has no room.
     """
-    problems = checks.Problems()
-    name = checks.text(problems, fields, "name", most=64)
-    problems.raise_if_any()
-    site = Site(account_id=unit.account_id, name=name)
+    await limits.check_open(unit)
+    site = Site(account_id=unit.account_id, **_check(fields))
+    await limits.check_room(unit, ["sites"])
     await unit.insert(site, unique="name")
     return site
 
 
 async def update_site(unit: UnitOfWork, site_id: str, fields: Mapping[str, Any]) -> Site:
-    """Renames a site.
+    """Renames a site, or changes how many gateways it needs to be healthy (`health_threshold`).
 
     Raises:
         NotFound: There is no such site.
@@ -33,11 +34,17 @@ async def update_site(unit: UnitOfWork, site_id: str, fields: Mapping[str, Any])
         InvalidInput: The name is not acceptable or taken.
     """
     site = await _editable(unit, site_id)
-    problems = checks.Problems()
-    name = checks.text(problems, {"name": site.name, **fields}, "name", most=64)
-    problems.raise_if_any()
-    await unit.update(site, unique="name", name=name)
+    await unit.update(site, unique="name", **_check({"name": site.name, **fields}))
     return site
+
+
+def _check(fields: Mapping[str, Any]) -> dict[str, Any]:
+    problems = checks.Problems()
+    values: dict[str, Any] = {"name": checks.text(problems, fields, "name", most=64)}
+    if "health_threshold" in fields:
+        values["health_threshold"] = checks.number(problems, fields, "health_threshold", least=1, most=1000)
+    problems.raise_if_any()
+    return values
 
 
 async def delete_site(unit: UnitOfWork, site_id: str) -> Site:
@@ -55,7 +62,7 @@ async def delete_site(unit: UnitOfWork, site_id: str) -> Site:
 async def _editable(unit: UnitOfWork, site_id: str) -> Site:
     site = await unit.get(Site, site_id)
     if site.managed_by == "system":
-        raise Forbidden("the Internet site is managed by the system")
+        raise Forbidden("the Internet site is managed by the system", "system_managed")
     return site
 
 
@@ -66,6 +73,7 @@ async def create_gateway(unit: UnitOfWork, site_id: str, fields: Mapping[str, An
         NotFound: There is no such site.
         InvalidInput: The name is not acceptable.
     """
+    await limits.check_open(unit)
     site = await unit.get(Site, site_id)
     problems = checks.Problems()
     name = checks.text(problems, fields, "name") if "name" in fields else short_name()

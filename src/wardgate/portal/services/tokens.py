@@ -4,9 +4,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
-from wardgate.errors import Conflict, InvalidInput, NotFound
+from wardgate.errors import Conflict, NotFound, invalid
 from wardgate.ids import TokenId
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.scope import Scope, UnitOfWork, as_json
@@ -24,6 +24,9 @@ from wardgate.portal.db.tables import (
 )
 from wardgate.portal.domain import tokens
 from wardgate.portal.domain.tokens import NewToken, TokenKind
+from wardgate.portal.services import limits
+
+_INSTANT: Final = "an ISO 8601 instant in the future, such as 2030-01-31T12:00:00Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ async def create_client_token(
         NotFound: There is no such actor, or it is of another type.
         InvalidInput: The expiry is missing or over.
     """
+    await limits.check_open(unit)
     actor = await unit.get(Actor, actor_id)
     if actor.type not in actor_types:
         raise NotFound("client tokens are made for service accounts only")
@@ -111,6 +115,7 @@ async def create_site_token(unit: UnitOfWork, site_id: str) -> Issued:
     Raises:
         NotFound: There is no such site.
     """
+    await limits.check_open(unit)
     site = await unit.get(Site, site_id)
     return await _gateway_token(unit, site_id=site.id)
 
@@ -124,7 +129,8 @@ async def create_gateway_token(unit: UnitOfWork, gateway_id: str) -> Issued:
     """
     gateway = await _gateway(unit, gateway_id)
     if await _active(unit, gateway):
-        raise Conflict("the gateway has a token already: rotate it")
+        raise Conflict("the gateway has a token already: rotate it", "token_exists")
+    await limits.check_open(unit)
     return await _gateway_token(unit, device_id=gateway.id)
 
 
@@ -134,6 +140,7 @@ async def rotate_gateway_token(unit: UnitOfWork, gateway_id: str) -> Issued:
     Raises:
         NotFound: There is no such gateway.
     """
+    await limits.check_open(unit)
     gateway = await _gateway(unit, gateway_id)
     active = await _active(unit, gateway)
     if active is not None:
@@ -191,6 +198,8 @@ async def create_api_token(unit: UnitOfWork, actor_id: str, fields: Mapping[str,
     actor = await unit.get(Actor, actor_id)
     if actor.type != "api_client":
         raise NotFound("there is no such API client")
+    await limits.check_open(unit)
+    await limits.check_room(unit, ["api_tokens_per_client"], actor_id=actor.id)
     expires_at = _expiry(unit, fields, needed=False)
     new = _new("api", unit)
     row = ApiToken(
@@ -263,14 +272,14 @@ def _expiry(unit: UnitOfWork, fields: Mapping[str, Any], *, needed: bool) -> dat
     value = fields.get("expires_at")
     if value is None:
         if needed:
-            raise InvalidInput({"expires_at": ["can't be blank"]})
+            raise invalid("expires_at", "can't be blank", "required", _INSTANT)
         return None
     try:
         expires_at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except ValueError:
-        raise InvalidInput({"expires_at": ["is not an ISO 8601 instant"]}) from None
+        raise invalid("expires_at", "is not an ISO 8601 instant", "invalid", _INSTANT) from None
     if expires_at.tzinfo is None:
         expires_at = expires_at.replace(tzinfo=UTC)
     if expires_at <= unit.at:
-        raise InvalidInput({"expires_at": ["must be in the future"]})
+        raise invalid("expires_at", "must be in the future", "in_the_past", _INSTANT)
     return expires_at

@@ -14,6 +14,7 @@ from wardgate.portal.channels.hub import Hub
 from wardgate.portal.clock import Clock
 from wardgate.portal.db.devices import HARDWARE_IDS
 from wardgate.portal.domain import tokens, versions
+from wardgate.portal.domain.places import with_centroid
 from wardgate.portal.domain.subjects import Location
 from wardgate.portal.domain.tokens import ParsedToken, TokenKind
 from wardgate.portal.sockets import refusal
@@ -134,7 +135,7 @@ def _canonical_ip(text: str | None) -> str | None:
 def _location(headers: Mapping[str, str]) -> Location:
     region = headers.get("x-geo-location-region") or headers.get("x-azure-geo-country")
     lat, _, lon = headers.get("x-geo-location-coordinates", "").partition(",")
-    return Location(region, headers.get("x-geo-location-city"), *_place(lat, lon))
+    return with_centroid(Location(region, headers.get("x-geo-location-city"), *_place(lat, lon)))
 
 
 def _place(lat: str, lon: str) -> tuple[float, float] | tuple[None, None]:

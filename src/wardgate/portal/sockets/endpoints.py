@@ -8,6 +8,7 @@ from typing import Final
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from wardgate.errors import DatabaseUnavailable
 from wardgate.ids import AccountId, SiteId, TokenId
 from wardgate.portal.channels.base import Channel, log
 from wardgate.portal.channels.client import ClientChannel
@@ -21,9 +22,12 @@ from wardgate.portal.db.keyring import Keyring
 from wardgate.portal.db.purge import ROTATED_LIFETIME
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.sealing import unseal
-from wardgate.portal.db.tables import ClientToken, Device, GatewayToken
+from wardgate.portal.db.tables import Account, Device, GatewayToken
 from wardgate.portal.db.tokens import Owner
+from wardgate.portal.domain import subjects
 from wardgate.portal.domain.tokens import ParsedToken
+from wardgate.portal.services import plans
+from wardgate.portal.services.grants import grant_circumstances, redecide_all_of
 from wardgate.portal.services.tokens import end_rotation
 from wardgate.portal.sockets import refusal
 from wardgate.portal.sockets.connect import (
@@ -37,12 +41,16 @@ from wardgate.portal.sockets.connect import (
     read_relay_params,
     read_token,
 )
+from wardgate.portal.sockets.direct import EXTENSION
 from wardgate.portal.sockets.refusal import Refused
-from wardgate.portal.sockets.serve import IDLE_S, RELAY_IDLE_S, SocketTransport, serve
+from wardgate.portal.sockets.serve import IDLE_S, RELAY_IDLE_S, SocketTransport
 from wardgate.wire.portal import ApiVersion
 
 _Open = Callable[[WebSocket, SocketTransport], Awaitable[Channel]]
 _MAX_CLIENT_NAME: Final = 15
+MAX_CONNECTING: Final = 2000
+"""Connects that are looked at side by side. More would wait longer than programs do, and all would be for nothing."""
+BUSY_LEAST_S, BUSY_SPREAD_S = 2, 6
 
 
 @dataclass
@@ -53,6 +61,7 @@ class Sockets:
 
     def __post_init__(self) -> None:
         settings = self.hub.settings
+        self._connecting = 0
         self._limiter = ConnectLimiter(self.hub.clock, settings.connect_refill_rate, settings.connect_capacity)
 
     def routes(self) -> list[WebSocketRoute]:
@@ -81,23 +90,33 @@ class Sockets:
         await self._run(websocket, self._open_relay, RELAY_IDLE_S)
 
     async def _run(self, websocket: WebSocket, open_channel: _Open, idle_s: float) -> None:
-        transport = SocketTransport(self.hub, websocket)
+        transport = SocketTransport(self.hub, websocket.scope["extensions"][EXTENSION])
+        self._connecting += 1
         try:
+            if self.hub.is_draining:
+                raise refusal.draining()
+            if self._connecting > MAX_CONNECTING:
+                raise refusal.busy(BUSY_LEAST_S + round(self.hub.random() * BUSY_SPREAD_S))
             channel = await open_channel(websocket, transport)
         except Refused as error:
             await self._refuse(websocket, error)
+            return
+        except DatabaseUnavailable:
+            await self._refuse(websocket, refusal.database_unavailable())
             return
         except Exception:
             self.hub.metrics.failures.labels("connect").inc()
             log.exception("a connect failed")
             await self._refuse(websocket, refusal.unhandled())
             return
+        finally:
+            self._connecting -= 1
         try:
             await websocket.accept()
         except BaseException:
             channel.leave()
             raise
-        await serve(self.hub, websocket, transport, channel, idle_s)
+        transport.open(channel, idle_s)
 
     async def _refuse(self, websocket: WebSocket, error: Refused) -> None:
         self.hub.metrics.refused.labels(error.code).inc()
@@ -116,17 +135,58 @@ class Sockets:
     async def _open_client(self, websocket: WebSocket, transport: SocketTransport, version: ApiVersion) -> Channel:
         origin, text = self._admit(websocket)
         token = parse_token(text, "client")
-        owner = await self._client_owner(token)
-        params = read_device_params(websocket.query_params, origin, needs_version=True, needs_id=True)
-        if owner.account.users_limit_exceeded or owner.account.service_accounts_limit_exceeded:
-            raise refusal.limits_exceeded()
-        subject = owner.subject("client", origin.remote_ip, origin.user_agent, origin.location)
-        assert owner.actor is not None
+        params = self._client_params(websocket, origin)
+        found = await self._admit_client(token, origin, params)
+        if isinstance(found, Account):
+            if await plans.keeps_clients_out(self.hub.db, found):
+                raise refusal.limits_exceeded()
+            found = await self._admit_client(token, origin, params, has_room=True)
+            assert not isinstance(found, Account)
+        if isinstance(found, Refused):
+            raise found
+        owner, device, previous_key = found
         assert owner.client_token is not None
-        assert params.external_id is not None
-        async with self.hub.db.writing(subject) as unit:
-            if await unit.find(ClientToken, owner.client_token.id) is None:
-                raise refusal.invalid_token()
+        return ClientChannel(
+            self.hub,
+            transport,
+            version,
+            subject=owner.subject("client", origin.remote_ip, origin.user_agent, origin.location),
+            token_id=TokenId(owner.client_token.id),
+            token_expires_at=owner.client_token.expires_at,
+            device=_facts(self.hub.db.keyring, device, origin),
+            previous_key=previous_key,
+        )
+
+    def _client_params(self, websocket: WebSocket, origin: Origin) -> DeviceParams | Refused:
+        """The parameters, or what is wrong with them: a wrong token comes first."""
+        try:
+            return read_device_params(websocket.query_params, origin, needs_version=True, needs_id=True)
+        except Refused as error:
+            return error
+
+    async def _admit_client(
+        self, token: ParsedToken, origin: Origin, params: DeviceParams | Refused, *, has_room: bool = False
+    ) -> tuple[Owner, Device, str | None] | Refused | Account:
+        """Finds the token's owner and the device, and keeps what it connects with, together with those of others.
+
+        Args:
+            has_room: Whether the account's limits were counted again.
+
+        Returns:
+            The owner, the device, and the key that it had before; the account, if its limits have to be counted first.
+        """
+
+        async def work(unit: UnitOfWork) -> tuple[Owner, Device, str | None] | Refused | Account:
+            owner = await tokens.client_token_owner(unit.session, token, unit.at)
+            if owner is None or owner.actor is None:
+                return refusal.invalid_token()
+            if isinstance(params, Refused):
+                return params
+            account = owner.account
+            if (account.users_limit_exceeded or account.service_accounts_limit_exceeded) and not has_room:
+                return account
+            unit.subject = owner.subject("client", origin.remote_ip, origin.user_agent, origin.location)
+            assert params.external_id is not None
             device = await devices.find_client(unit, owner.actor.id, params.external_id)
             if device is None:
                 device = await devices.create_device(
@@ -136,24 +196,18 @@ class Sockets:
                     firezone_id=params.external_id,
                     name=params.name or secrets.token_hex(_MAX_CLIENT_NAME // 2),
                 )
-            previous_key = await self._record(unit, device, origin, params, owner.client_token.id)
-        return ClientChannel(
-            self.hub,
-            transport,
-            version,
-            subject=subject,
-            token_id=TokenId(owner.client_token.id),
-            token_expires_at=owner.client_token.expires_at,
-            device=_facts(self.hub.db.keyring, device, origin),
-            previous_key=previous_key,
-        )
+            before = grant_circumstances(device)
+            previous_key = await self._record(unit, device, origin, params, token.token_id)
+            if before != grant_circumstances(device):
+                await unit.session.flush()
+                await redecide_all_of(unit, device, token.token_id)
+            return owner, device, previous_key
 
-    async def _client_owner(self, token: ParsedToken) -> Owner:
-        async with self.hub.db.unscoped() as session:
-            owner = await tokens.client_token_owner(session, token, self.hub.clock.utc_now())
-        if owner is None:
-            raise refusal.invalid_token()
-        return owner
+        account_id = token.account_id
+        assert account_id is not None
+        external_id = None if isinstance(params, Refused) else params.external_id
+        wants = (devices.read_connecting, (token.token_id, external_id))
+        return await self.hub.writes.run(subjects.system(account_id), work, wants=wants)
 
     # --- gateways -----------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,16 @@ def rate_limited() -> Refused:
     return Refused(503, "rate_limit", "Too many connection attempts, try again later", retry_after_s=1)
 
 
+def busy(retry_after_s: int) -> Refused:
+    """Too many connect at this moment; a program that is told when to come back does not give up."""
+    return Refused(503, "rate_limit", "Too many devices are connecting, try again later", retry_after_s)
+
+
+def draining() -> Refused:
+    """This portal is about to end; another one, or this one after its start, takes the connection."""
+    return Refused(503, "draining", "This portal is about to end, try again", retry_after_s=1)
+
+
 def limits_exceeded() -> Refused:
     """The account has more users or service accounts than it may."""
     return Refused(402, "limits_exceeded", "The account has exceeded its limits")
@@ -73,6 +83,11 @@ def limits_exceeded() -> Refused:
 def gateway_connected() -> Refused:
     """This gateway has a live connection: the first one wins."""
     return Refused(409, "gateway_already_connected", "A gateway with this id is connected already")
+
+
+def database_unavailable() -> Refused:
+    """The database cannot be asked; components come back by themselves."""
+    return Refused(503, "database_unavailable", "The portal cannot use its database, try again later", retry_after_s=5)
 
 
 def unhandled() -> Refused:

@@ -1,27 +1,15 @@
-"""Which files are opened, and that the migrations make the tables."""
+"""Which files are opened."""
 
 import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
 
-from tests.unit.portal.helpers import ManualClock
-from wardgate.errors import SettingError
+from tests.postgres import Server
+from tests.unit.portal.helpers import SECRET_KEY, ManualClock
+from wardgate.errors import DatabaseUnavailable, SettingError
 from wardgate.portal.db.engine import Database
-from wardgate.portal.db.tables import Base
-
-
-def test_migrations_make_exactly_the_tables(migrated: Path) -> None:
-    engine = create_engine(f"sqlite:///{migrated}")
-    with engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
-    engine.dispose()
-
-    assert differences == []
 
 
 @pytest.mark.parametrize(
@@ -89,6 +77,38 @@ def test_a_wrong_url_is_a_setting_error(url: str, clock: ManualClock) -> None:
         Database(url, clock)
 
 
+async def test_a_server_that_does_not_know_the_database_or_the_user_is_a_setting_error(postgresql: Server) -> None:
+    wrong_user = postgresql.url("postgres").replace("wardgate@", "nobody@")
+
+    for url, said in ((postgresql.url("missing"), "no such database"), (wrong_user, "does not let this user in")):
+        db = Database(url, ManualClock(), SECRET_KEY)
+        for work in (db.prepare, db.migrate):
+            with pytest.raises(SettingError, match=said):
+                await work()
+        await db.close()
+
+
+async def test_a_server_that_is_away_is_no_setting_error_since_it_may_come(postgresql: Server) -> None:
+    url = postgresql.url("postgres").replace(f":{postgresql.port}/", ":1/")
+    db = Database(url, ManualClock(), SECRET_KEY)
+
+    for work in (db.prepare, db.migrate):
+        with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
+            await work()
+    await db.close()
+
+
+async def test_a_user_who_may_not_make_tables_is_told(postgresql: Server, clock: ManualClock) -> None:
+    await postgresql.execute_now("DROP ROLE IF EXISTS reader")
+    await postgresql.execute_now("CREATE ROLE reader LOGIN")
+    db = Database(postgresql.url("postgres").replace("wardgate@", "reader@"), clock, SECRET_KEY)
+
+    with pytest.raises(SettingError, match="may not do this: permission denied"):
+        await db.migrate()
+
+    await db.close()
+
+
 async def test_migrating_twice_changes_nothing(db: Database) -> None:
     await db.migrate()
     assert await db.is_available()
@@ -97,11 +117,15 @@ async def test_migrating_twice_changes_nothing(db: Database) -> None:
 async def test_a_database_whose_portal_was_killed_at_its_first_start_opens_again(tmp_path: Path) -> None:
     path = tmp_path / "portal.db"
     killed = Database(f"sqlite:///{path}", ManualClock())
+    other = sqlite3.connect(path)  # keeps what is written in the log
+    other.execute("PRAGMA journal_mode=WAL")
+    other.execute("SELECT * FROM sqlite_schema").fetchall()
     await killed.migrate()
     copy = tmp_path / "copy.db"
     for suffix in ("", "-wal", ".key"):
         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
     await killed.close()
+    other.close()
 
     opened = Database(f"sqlite:///{copy}", ManualClock())
     await opened.prepare()

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
 from sqlalchemy import Engine, create_engine, event, text
 
 from tests.unit.portal.helpers import Lab, make_lab
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.identity_tables import AuthProvider, Directory
 from wardgate.portal.db.keyring import Keyring
-from wardgate.portal.db.migrate import _config, upgrade
+from wardgate.portal.db.migrate import migrate
 from wardgate.portal.db.tables import Actor, ChangeLog, ClientToken, new_id
 
 REFERENCES = {"actors": "created_by_directory_id", "groups": "directory_id", "client_tokens": "auth_provider_id"}
@@ -86,18 +85,13 @@ def provider(lab: Lab, **columns: Any) -> AuthProvider:
 
 
 async def newest(session: Any) -> str:
-    found = await session.execute(text("SELECT log_id FROM change_logs WHERE object LIKE '%auth_providers'"))
+    found = await session.execute(text("SELECT log_id FROM change_logs WHERE object = 'okta_auth_providers'"))
     return str(found.scalar_one())
 
 
 def to(engine: Engine, revision: str, keyring: Keyring | None = None) -> None:
     with engine.begin() as connection:
-        if revision == "head":
-            upgrade(connection)
-            return
-        config = _config()
-        config.attributes.update(connection=connection, keyring=keyring)
-        command.downgrade(config, revision)
+        migrate(connection, revision, keyring=keyring)
 
 
 def rows(engine: Engine) -> dict[str, list[Any]]:

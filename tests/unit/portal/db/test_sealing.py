@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from tests.unit.portal.helpers import Lab, ManualClock, make_lab
 from wardgate.errors import Conflict, SettingError
@@ -192,19 +193,31 @@ async def filled(db: Database) -> tuple[Lab, str]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[object]:
-    from sqlalchemy import create_engine
+    """One transaction, of tables as well: by itself the driver begins none for those."""
+    from sqlalchemy import create_engine, event
 
     engine = create_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     with engine.begin() as connection:
         yield connection
     engine.dispose()
+
+
+def before() -> str:
+    """The revision before secrets were sealed."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    revision = ScriptDirectory.from_config(config).get_revision("0006")
+    assert revision is not None
+    return str(revision.down_revision)
 
 
 def downgrade(connection: object, keyring: object) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
     config.attributes.update(connection=connection, keyring=keyring)
-    command.downgrade(config, "0001")
+    command.downgrade(config, before())
 
 
 async def unsealed(path: Path, db: Database) -> None:
@@ -212,7 +225,7 @@ async def unsealed(path: Path, db: Database) -> None:
     with writing(path) as connection:
         downgrade(connection, db.keyring)
     with closing(sqlite3.connect(path)) as raw:
-        raw.execute("PRAGMA user_version = 1")
+        raw.execute("PRAGMA user_version = 1")  # any older one
 
 
 def value(path: Path, query: str) -> bytes:

@@ -1,7 +1,8 @@
 """Conditions: what may be said, whether it holds, and until when."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from wardgate.errors import InvalidInput
 from wardgate.ids import GroupId, PolicyId, ResourceId
 from wardgate.portal.domain.authorizations import Denied, Granted, PolicyRule, authorize, connectable
-from wardgate.portal.domain.conditions import Circumstances, Passed, Violated, evaluate, parse_conditions
+from wardgate.portal.domain.conditions import Circumstances, Passed, Violated, evaluate, next_change, parse_conditions
 
 MONDAY_NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PROVIDER = "91c00000-0000-4000-8000-000000000001"
@@ -166,3 +167,58 @@ def test_connectable_lists_each_allowed_resource_once() -> None:
     rules = [rule(1), rule(2), rule(3, verified, resource=2), rule(4, resource=3)]
 
     assert list(connectable(rules, Circumstances(MONDAY_NOON))) == ["r1", "r3"]
+
+
+VIENNA = ZoneInfo("Europe/Vienna")
+
+
+@pytest.mark.parametrize(
+    ("values", "local", "ends"),
+    [
+        # 29 March 2026: clocks go from 02:00 to 03:00, at 01:00 UTC
+        ("U/01:00-02:30/Europe/Vienna", datetime(2026, 3, 29, 1, 59, tzinfo=VIENNA), (1, 0)),
+        ("U/02:30-04:00/Europe/Vienna", datetime(2026, 3, 29, 3, 0, tzinfo=VIENNA), (2, 0)),
+        # 25 October 2026: clocks go from 03:00 back to 02:00, at 01:00 UTC
+        ("U/01:00-02:30/Europe/Vienna", datetime(2026, 10, 25, 2, 15, tzinfo=VIENNA), (0, 30)),
+        ("U/01:00-02:30/Europe/Vienna", datetime(2026, 10, 25, 2, 15, fold=1, tzinfo=VIENNA), (1, 30)),
+        ("U/01:00-02:30/Europe/Vienna", datetime(2026, 10, 25, 2, 45, tzinfo=VIENNA), None),
+    ],
+)
+def test_ranges_end_at_the_right_instant_when_clocks_change(
+    values: str, local: datetime, ends: tuple[int, int] | None
+) -> None:
+    outcome = evaluate(parse_conditions(hours(values)), Circumstances(local.astimezone(UTC)))
+
+    end = datetime.combine(local.date(), time(*(ends or (0, 0))), UTC)
+    assert outcome == (Violated(("current_utc_datetime",)) if ends is None else Passed(end))
+
+
+_zones = st.sampled_from(["UTC", "Europe/Vienna", "America/St_Johns", "Australia/Lord_Howe", "Pacific/Apia"])
+_seconds_of_day = st.integers(0, 24 * 3600)
+
+
+def _text(second: int) -> str:
+    return f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("MTWRFSU"), _seconds_of_day, _seconds_of_day, _zones), min_size=1, max_size=4),
+    st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC)),
+    st.integers(1, 1000),
+)
+def test_between_two_changes_of_the_hours_nothing_changes(
+    ranges: list[tuple[str, int, int, str]], at: datetime, part: int
+) -> None:
+    values = dict.fromkeys(f"{day}/{_text(min(a, b))}-{_text(max(a, b))}/{zone}" for day, a, b, zone in ranges)
+    conditions = parse_conditions(hours(*values))
+    change = next_change(conditions, at)
+    if change is None:
+        change = at + timedelta(days=7)
+
+    between = at + (change - timedelta(milliseconds=2) - at) * (part / 1000)
+
+    if between > at:
+        now, then = evaluate(conditions, Circumstances(at)), evaluate(conditions, Circumstances(between))
+        assert isinstance(now, Passed) is isinstance(then, Passed)
+        if isinstance(now, Passed) and now.expires_at is not None:
+            assert now.expires_at >= between or now.expires_at == at or isinstance(then, Passed)

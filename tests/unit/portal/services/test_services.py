@@ -203,11 +203,17 @@ async def test_the_last_admin_stays(db: Database) -> None:
             await actors.update_actor(unit, admin.id, {"type": "account_user"})
 
 
-async def test_unverifying_ends_the_grants_of_a_client(db: Database) -> None:
+async def test_unverifying_ends_the_grants_that_need_a_verified_client(db: Database) -> None:
     lab = await make_lab(db)
     grant = await make_grant(db, lab)
+    assert lab.policy
+    verified = {"property": "client_verified", "operator": "is", "values": ["true"]}
     async with db.writing(lab.subject) as unit:
         await devices.set_verified(unit, grant.initiating_device_id, True)
+        await devices.set_verified(unit, grant.initiating_device_id, False)
+        assert await unit.find(PolicyAuthorization, grant.id) is not None
+        await devices.set_verified(unit, grant.initiating_device_id, True)
+        await policies.update_policy(unit, lab.policy.id, {"conditions": [verified]})
         assert await unit.find(PolicyAuthorization, grant.id) is not None
         await devices.set_verified(unit, grant.initiating_device_id, False)
         assert await unit.find(PolicyAuthorization, grant.id) is None

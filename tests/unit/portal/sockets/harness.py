@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -15,7 +15,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.unit.portal.helpers import Lab, ManualClock
 from wardgate.portal.app import create_app, uvicorn_options
+from wardgate.portal.bounds import Bounds
 from wardgate.portal.channels.hub import Hub
+from wardgate.portal.cluster.bus import Bus
 from wardgate.portal.config import Settings
 from wardgate.portal.services import tokens
 from wardgate.wire import portal
@@ -51,6 +53,7 @@ class Peer:
         self.version = version
         self.seen: list[Frame] = []
         self.unread: list[Frame] = []
+        self.bytes_of_events = 0
         self._socket = socket
         self._ref = 0
         self._arrived = asyncio.Event()
@@ -61,6 +64,7 @@ class Peer:
         try:
             async for text in self._socket:
                 frame = portal.decode_frame(text, complete=True)
+                self.bytes_of_events += len(text) if frame.topic == self.topic else 0
                 self.seen.append(frame)
                 self.unread.append(frame)
                 self._arrived.set()
@@ -151,6 +155,8 @@ class Peer:
 class PortalUnderTest:
     """A running portal; peers that connect through it are closed with it."""
 
+    bounds: Bounds
+
     def __init__(self, url: str, hub: Hub, clock: ManualClock) -> None:
         self.url = url
         self.hub = hub
@@ -233,9 +239,16 @@ def _without_chance(hub: Hub) -> None:
 
 
 @asynccontextmanager
-async def running_portal(settings: Settings, clock: ManualClock) -> AsyncIterator[PortalUnderTest]:
-    """Serves a portal on a free port."""
-    app = create_app(settings, clock=clock, configure=_without_chance)
+async def running_portal(
+    settings: Settings, clock: ManualClock, bus: Callable[[Hub], Bus] | None = None
+) -> AsyncIterator[PortalUnderTest]:
+    """Serves a portal on a free port; `bus` connects it with others."""
+
+    def configure(hub: Hub) -> None:
+        _without_chance(hub)
+        hub.bus = bus(hub) if bus else None
+
+    app = create_app(settings, clock=clock, configure=configure)
     server = _Server(uvicorn.Config(app, **{**uvicorn_options(settings), "timeout_graceful_shutdown": 1}))
     task = asyncio.get_running_loop().create_task(server.serve())
     try:
@@ -245,6 +258,7 @@ async def running_portal(settings: Settings, clock: ManualClock) -> AsyncIterato
                 await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         under_test = PortalUnderTest(f"ws://127.0.0.1:{port}", app.state.hub, clock)
+        under_test.bounds = app.state.bounds
         yield under_test
         await under_test.close()
     finally:

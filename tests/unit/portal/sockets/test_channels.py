@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.portal.helpers import Lab, ManualClock, make_lab
 from tests.unit.portal.sockets.harness import V1, V2, WAIT_S, PortalUnderTest, key, running_portal
-from wardgate.ids import ResourceId
+from wardgate.ids import RelayId, ResourceId
 from wardgate.portal.config import Settings
 from wardgate.portal.services import policies, resources
 from wardgate.wire import portal
@@ -129,8 +129,12 @@ async def test_a_consumer_that_does_not_read_is_cut_off(settings: Settings, cloc
         await client.settle()
         [channel] = server.hub.presence.all_clients()
 
-        for _ in range(17):
-            channel.push(portal.RelaysPresence(disconnected_ids=(), connected=()))
+        long = portal.RelaysPresence(
+            disconnected_ids=(RelayId("6e89c06a-6c1d-4475-a752-26a2c1af55c1"),) * 12_000, connected=()
+        )
+
+        for _ in range(40):  # more than buffers of sockets hold
+            channel.push(long)
 
         await client.closed()
         assert server.hub.metrics.slow_consumers._value.get() == 1

@@ -9,7 +9,7 @@ from tests.unit.portal.helpers import Lab, ManualClock, make_lab
 from tests.unit.portal.sockets.harness import V1, V2, PortalUnderTest, Refusal, key, running_portal
 from wardgate.portal.config import Settings
 from wardgate.portal.db.tables import Actor, Device, GatewayToken
-from wardgate.portal.services import actors, sites, tokens
+from wardgate.portal.services import actors, plans, sites, tokens
 from wardgate.wire import portal
 
 CLIENT: dict[str, Any] = {"external_id": "laptop", "public_key": key("laptop")}
@@ -109,12 +109,16 @@ async def test_the_token_may_be_in_the_query_and_the_id_have_its_other_name(serv
 
 async def test_an_account_over_its_limits_has_no_new_clients(server: PortalUnderTest, lab: Lab) -> None:
     async with server.hub.db.writing(lab.subject) as unit:
-        await unit.update(await unit.account(), users_limit_exceeded=True)
+        await plans.set_limits(unit, {"users_count": 0})
 
     refusal = await refused(server, "client", lab.client_token, **CLIENT)
 
     assert (refusal.status, refusal.problem["code"]) == (402, "limits_exceeded")
     assert await server.gateway(lab)
+
+    async with server.hub.db.writing(lab.subject) as unit:  # room is made, and no job has run
+        await unit.update(await unit.account(), limits={"users_count": 1})
+    assert await server.client(lab)
 
 
 @pytest.mark.parametrize("version", [V1, V2])

@@ -2,10 +2,14 @@
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
-from tests.unit.portal.helpers import Lab
-from tests.unit.portal.sockets.harness import PortalUnderTest, Refusal
+from tests.unit.portal.helpers import Lab, make_lab
+from tests.unit.portal.sockets.harness import PortalUnderTest
+from wardgate.portal.db.devices import create_device
+from wardgate.portal.db.engine import Database
 from wardgate.portal.db.log_tables import SessionLog
+from wardgate.portal.db.logs import write_session
 from wardgate.portal.db.tables import Device
 
 
@@ -42,14 +46,20 @@ async def test_a_client_and_a_gateway_leave_what_they_connected_with(server: Por
     await gateway.close()
 
 
-async def test_a_connect_that_cannot_be_logged_is_refused(server: PortalUnderTest, lab: Lab) -> None:
-    async with server.hub.db.unscoped_write() as session:
-        connection = await session.connection()
-        await connection.exec_driver_sql("DROP TABLE session_logs")
+async def test_a_device_is_not_admitted_without_its_row_in_the_log(db: Database) -> None:
+    lab = await make_lab(db)
+    async with db.unscoped_write() as session:
+        await (await session.connection()).exec_driver_sql("DROP TABLE session_logs")
 
-    with pytest.raises(Refusal) as caught:
-        await server.client(lab)
+    async def connect() -> None:
+        async with db.writing(lab.subject) as unit:
+            device = await create_device(
+                unit, type="client", actor_id=lab.actor.id, firezone_id="laptop", name="laptop"
+            )
+            write_session(unit, device, lab.client_token_id)
 
-    assert caught.value.status >= 500
-    async with server.hub.db.scoped(lab.subject) as scope:
+    with pytest.raises(DBAPIError):
+        await connect()
+
+    async with db.scoped(lab.subject) as scope:
         assert await scope.all(scope.select(Device)) == []

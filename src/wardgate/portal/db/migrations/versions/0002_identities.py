@@ -258,7 +258,9 @@ def _create_idempotency_keys() -> None:
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("request_hash", sa.String(length=64), nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
-        sa.Column("location", sa.String(length=2048), nullable=True),
+        sa.Column(
+            "headers", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=False
+        ),
         sa.Column("answer", sa.LargeBinary(), nullable=True),
         sa.Column("expires_at", UtcDateTime(), nullable=False),
         sa.Column("account_id", sa.Uuid(as_uuid=False), nullable=False),

@@ -1,0 +1,1 @@
+"""Where logs are sent: the destinations, and what brings events to them."""

@@ -1,0 +1,1 @@
+"""One module a noun: what its pages read, show and change."""
