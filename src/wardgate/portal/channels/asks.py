@@ -329,6 +329,7 @@ class Asks:
 
     def _fail(self, resource_id: ResourceId, refusal: Refusal) -> None:
         self._hub.metrics.authorizations.labels(refusal.reason).inc()
+        self._channel.note_refusal(resource_id, refusal.reason, refusal.violated_properties)
         self._channel.push(
             portal.AuthorizationCreationFailed(
                 resource_id=resource_id, reason=refusal.reason, violated_properties=refusal.violated_properties

@@ -24,6 +24,7 @@ from wardgate.portal.clock import Timer
 from wardgate.portal.cluster.messages import ClientRecord
 from wardgate.portal.db import authorizations
 from wardgate.portal.db.authorizations import Past
+from wardgate.portal.db.refusals import Refusal
 from wardgate.portal.db.scope import Scope
 from wardgate.portal.db.tables import PolicyAuthorization
 from wardgate.portal.domain import versions
@@ -331,6 +332,14 @@ class ClientChannel(Channel):
             self.subject.auth_provider_id,
             is_verified,
         )
+
+    def note_refusal(self, resource_id: ResourceId, reason: str, violated: tuple[str, ...] = ()) -> None:
+        """Keeps that a request got no access, for whoever asks why."""
+        device, at = self.device, self.hub.clock.utc_now()
+        refusal = Refusal(
+            self.account_id, self.actor_id, resource_id, self.device_id, reason, violated, device.remote_ip, at
+        )
+        self.hub.refusals.note(refusal)
 
     def _start_refresher(self) -> None:
         if self._refresher is None and self._has_init and (self._is_stale or self._patches):

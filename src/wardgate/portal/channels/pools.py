@@ -72,6 +72,7 @@ class Pools:
 
     def _deny_request(self, request: portal.RequestAuthorization, reason: str) -> None:
         self._hub.metrics.authorizations.labels(reason).inc()
+        self._channel.note_refusal(request.resource_id, reason)
         values: dict[str, object] = {"reason": reason}
         if reason == "missing_address":
             values["resource_id"] = request.resource_id

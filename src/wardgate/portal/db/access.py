@@ -77,9 +77,9 @@ async def policies_about(scope: Scope, actor: Actor, resource_id: str) -> list[P
         in_everyone = group is not None and group.type == EVERYONE and actor.type in USER_TYPES
         rule = rule_of(policy, membership_id) if membership_id or in_everyone else None
         group_id = GroupId(policy.group_id) if policy.group_id else None
-        facts.append(
-            PolicyFacts(PolicyId(policy.id), group_id, group.name if group else None, policy.is_disabled, rule)
-        )
+        conditions = parse_conditions(policy.conditions)
+        name = group.name if group else None
+        facts.append(PolicyFacts(PolicyId(policy.id), group_id, name, policy.is_disabled, rule, conditions))
     return facts
 
 
