@@ -300,8 +300,6 @@ class Heard(dict[str, list[str]]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 def _in_no_order(texts: list[str]) -> list[str]:
     runs = [sorted(run) for _, run in groupby(texts, key=lambda text: text.partition(" ")[0])]
