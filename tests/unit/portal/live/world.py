@@ -300,7 +300,7 @@ class Heard(dict[str, list[str]]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 def _in_no_order(texts: list[str]) -> list[str]:
