@@ -99,7 +99,7 @@ async def test_the_editor_says_who_gains_and_a_broken_policy_test_needs_a_reason
         await delete_policy(unit, str(pages.lab.policy and pages.lab.policy.id))
         _, snapshot = await db.snapshots.current(unit)
         await create_policy_test(unit, fields, snapshot)
-    given = {"group_id": pages.lab.group.id, "resource_id": pages.lab.resource.id}
+    given: dict[str, Any] = {"group_id": pages.lab.group.id, "resource_id": pages.lab.resource.id}
     page = await browser.get("/corp/policies/new")
     csrf = re.search(r'name="csrf" value="([^"]+)"', page)
     assert csrf
