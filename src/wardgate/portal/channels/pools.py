@@ -139,7 +139,9 @@ class Pools:
                 "expires_at": int(facts.expires_at.timestamp()),
             }
         )
-        if not target.admit(access, facts.resource.id, Grant(facts.authorization_id, facts.expires_at)):
+        if not target.admit(
+            access, facts.resource.id, Grant(facts.authorization_id, facts.expires_at, facts.authorized_at)
+        ):
             self._deny_request(request, "offline")
             return
         self._channel.hold(HeldGrant(facts.authorization_id, facts.resource.id, responder.id, facts.expires_at))
