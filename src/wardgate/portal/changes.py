@@ -8,6 +8,7 @@ tolerates being told twice, and a client that missed something catches up with i
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
@@ -188,13 +189,14 @@ class Dispatcher:
         grant = entry.before or {}
         account_id = AccountId(entry.account_id or "")
         initiator, receiver = grant["initiating_device_id"], grant["receiving_device_id"]
+        made_at = datetime.fromisoformat(grant["inserted_at"])
         self._hub.presence.ended.add(grant["id"])
         gateway = self._hub.presence.local_gateway(account_id, receiver)
         if gateway is not None:
-            gateway.reject(initiator, grant["resource_id"], grant["id"])
+            gateway.reject(initiator, grant["resource_id"], grant["id"], made_at)
         target = self._hub.presence.local_client(account_id, receiver)
         if target is not None:
-            target.reject(initiator, grant["resource_id"], grant["id"])
+            target.reject(initiator, grant["resource_id"], grant["id"], made_at)
         client = self._hub.presence.local_client(account_id, initiator)
         if client is not None and client.grant_ended(ResourceId(grant["resource_id"]), grant["id"]):
             effects.resets.setdefault(initiator, set()).add(ResourceId(grant["resource_id"]))

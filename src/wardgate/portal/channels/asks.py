@@ -292,7 +292,7 @@ class Asks:
                 subject=views.subject(self._channel.subject, client.location),
                 flow_logs_ingest_token=views.ingest_token(facts, "responder"),
             ),
-            Grant(facts.authorization_id, facts.expires_at),
+            Grant(facts.authorization_id, facts.expires_at, facts.authorized_at),
         )
 
     def _await_ack(self, facts: GrantFacts, ref: str, answer: portal.AuthorizationCreated) -> None:

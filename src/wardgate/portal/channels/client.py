@@ -141,7 +141,8 @@ class ClientChannel(Channel):
             self._listed = found.look.listed
             self._past = found.past
             self.grants.load(
-                (row.initiating_device_id, row.resource_id, Grant(row.id, row.expires_at)) for row in found.grants
+                (row.initiating_device_id, row.resource_id, Grant(row.id, row.expires_at, row.inserted_at))
+                for row in found.grants
             )
             self._held.load(self._held_of(row) for row in self._past.held)
             init = portal.ClientInit(
@@ -500,7 +501,7 @@ class ClientChannel(Channel):
 
     def extend(self, grant: PolicyAuthorization, facts: GrantFacts) -> None:
         """A grant to reach this device ends at another moment: it is told if it counts on it."""
-        known = Grant(grant.id, grant.expires_at)
+        known = Grant(grant.id, grant.expires_at, grant.inserted_at)
         if self.grants.extend(grant.initiating_device_id, grant.resource_id, known):
             message = renewals.for_target(self, grant, facts)
             if message is not None:
@@ -518,7 +519,9 @@ class ClientChannel(Channel):
         self.push(message)
         return True
 
-    def reject(self, client_id: str, resource_id: str, authorization_id: str) -> None:
+    def reject(
+        self, client_id: str, resource_id: str, authorization_id: str, authorized_at: datetime | None = None
+    ) -> None:
         """A grant to reach this device was deleted: it is told if it still counts on it."""
-        if self.grants.remove(client_id, resource_id, authorization_id):
+        if self.grants.remove(client_id, resource_id, authorization_id, authorized_at):
             self.push(portal.RejectAccess.model_validate({"client_id": client_id, "resource_id": resource_id}))

@@ -64,12 +64,20 @@ class Grants:
         if self._gone_early is not None:
             self._came_early[client_id, resource_id] = grant
 
-    def remove(self, client_id: str, resource_id: str, authorization_id: str) -> bool:
-        """Forgets a grant; whether its receiver must be told, because it was the current one and still valid."""
+    def remove(
+        self, client_id: str, resource_id: str, authorization_id: str, authorized_at: datetime | None = None
+    ) -> bool:
+        """Forgets a grant; whether its receiver must be told, because it was the current one and still valid.
+
+        One that is newer than the current took its place and was lost on the way here: both are over.
+        """
         if self._gone_early is not None:
             self._gone_early.add(authorization_id)
         grant = self._by_pair.get((client_id, resource_id))
-        if grant is None or grant.authorization_id != authorization_id:
+        if grant is None:
+            return False
+        is_newer = None not in (authorized_at, grant.authorized_at) and authorized_at > grant.authorized_at  # type: ignore[operator]
+        if grant.authorization_id != authorization_id and not is_newer:
             return False
         del self._by_pair[client_id, resource_id]
         return grant.expires_at > self._now()
@@ -112,7 +120,9 @@ class Receiver(Protocol):
     def device_id(self) -> str:
         """Whose they are."""
 
-    def reject(self, client_id: str, resource_id: str, authorization_id: str) -> None:
+    def reject(
+        self, client_id: str, resource_id: str, authorization_id: str, authorized_at: datetime | None = None
+    ) -> None:
         """A grant is no more."""
 
     def extend(self, grant: PolicyAuthorization, facts: GrantFacts) -> None:
@@ -251,7 +261,9 @@ class GatewayChannel(Channel):
                 self.disconnect()
                 return
             rows = await authorizations.of_receiver(scope, self.device_id, self.hub.clock.utc_now())
-        self.grants.load((row.initiating_device_id, row.resource_id, Grant(row.id, row.expires_at)) for row in rows)
+        self.grants.load(
+            (row.initiating_device_id, row.resource_id, Grant(row.id, row.expires_at, row.inserted_at)) for row in rows
+        )
         self.push(
             portal.GatewayInit(
                 interface=portal.GatewayInterface(
@@ -367,15 +379,17 @@ class GatewayChannel(Channel):
 
     def extend(self, grant: PolicyAuthorization, facts: GrantFacts) -> None:
         """A grant ends at another moment: the gateway is told if it counts on it."""
-        known = Grant(grant.id, grant.expires_at)
+        known = Grant(grant.id, grant.expires_at, grant.inserted_at)
         if self.grants.extend(grant.initiating_device_id, grant.resource_id, known):
             message = renewals.for_gateway(self, grant, facts)
             if message is not None:
                 self.push(message)
 
-    def reject(self, client_id: str, resource_id: str, authorization_id: str) -> None:
+    def reject(
+        self, client_id: str, resource_id: str, authorization_id: str, authorized_at: datetime | None = None
+    ) -> None:
         """A grant was deleted: the gateway is told if it still counts on it."""
-        if self.grants.remove(client_id, resource_id, authorization_id):
+        if self.grants.remove(client_id, resource_id, authorization_id, authorized_at):
             self.push(portal.RejectAccess.model_validate({"client_id": client_id, "resource_id": resource_id}))
 
     def leave(self) -> None:

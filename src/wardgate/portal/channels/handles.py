@@ -5,7 +5,7 @@ another portal (`cluster/remote.py`) both do this.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -22,10 +22,15 @@ Answered = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a gateway, or a client that others reach, was last told about one client and one resource."""
+    """What a gateway, or a client that others reach, was last told about one client and one resource.
+
+    Attributes:
+        authorized_at: When it was made, which says which of two is the newer one.
+    """
 
     authorization_id: str
     expires_at: datetime
+    authorized_at: datetime | None = field(default=None, compare=False)
 
 
 class DeviceView(Protocol):

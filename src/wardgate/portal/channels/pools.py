@@ -144,7 +144,13 @@ class Pools:
                 "expires_at": int(facts.expires_at.timestamp()),
             }
         )
+<<<<<<< HEAD
         if not target.admit(admission, facts.resource.id, Grant(facts.authorization_id, facts.expires_at)):
+=======
+        if not target.admit(
+            access, facts.resource.id, Grant(facts.authorization_id, facts.expires_at, facts.authorized_at)
+        ):
+>>>>>>> nodes
             self._deny_request(request, "offline")
             return
         self._channel.hold(HeldGrant(facts.authorization_id, facts.resource.id, responder.id, facts.expires_at))

@@ -303,7 +303,8 @@ class Cluster:
         self._metrics.bus_dropped.labels("device_gone").inc()
 
     def _authorize(self, sender_id: str, message: messages.Authorize) -> None:
-        grant = Grant(message.authorization_id, datetime.fromtimestamp(message.expires_at, UTC))
+        made_at = datetime.fromtimestamp(message.authorized_at, UTC) if message.authorized_at is not None else None
+        grant = Grant(message.authorization_id, datetime.fromtimestamp(message.expires_at, UTC), made_at)
         if message.topic == "client":
             client = self._presence.local_client(message.account_id, message.device_id)
             access = portal.decode_to_client(message.event, message.payload)

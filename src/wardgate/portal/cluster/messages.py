@@ -24,6 +24,7 @@ MAX_TEXT: Final = 255
 
 _Text = Annotated[str, Field(max_length=1024)]
 _Id = Annotated[str, Field(max_length=64)]
+_Seconds = Annotated[float, Field(allow_inf_nan=False, ge=0, lt=1e11)]
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -197,7 +198,7 @@ class Authorize:
     """A grant for a gateway or target client of the receiver, with the message that tells it.
 
     Attributes:
-        expires_at: Seconds since 1970.
+        expires_at: Seconds since 1970; so is when it was made.
         ref: What the receiver's answer names; `None` if none is wanted.
     """
 
@@ -206,10 +207,11 @@ class Authorize:
     device_id: _Id
     resource_id: _Id
     authorization_id: _Id
-    expires_at: Annotated[float, Field(allow_inf_nan=False, ge=0, lt=1e11)]
+    expires_at: _Seconds
     ref: _Id | None
     event: _Id
     payload: Any = field(repr=False)
+    authorized_at: _Seconds | None = None
     kind: Literal["authorize"] = "authorize"
 
 

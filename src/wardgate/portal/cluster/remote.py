@@ -139,6 +139,7 @@ class RemoteClient:
                 ref=None,
                 event=event,
                 payload=payload,
+                authorized_at=grant.authorized_at.timestamp() if grant.authorized_at else None,
             ),
         )
 
@@ -232,6 +233,7 @@ class RemoteGateway:
                 ref=message.ref,
                 event=event,
                 payload=payload,
+                authorized_at=grant.authorized_at.timestamp() if grant.authorized_at else None,
             ),
         )
         if not is_sent:

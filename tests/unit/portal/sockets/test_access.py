@@ -283,9 +283,9 @@ async def test_an_acknowledgement_that_comes_after_the_revocation_grants_nothing
 
     await gateway.send(portal.AuthorizationAcknowledged(ref=request.ref))
     await gateway.next(portal.REPLY)
+    assert await client.take(portal.ResourceDeleted)
     server.clock.advance(20)
 
-    assert await client.take(portal.ResourceDeleted)
     assert await client.settle() == []
 
 
