@@ -144,13 +144,8 @@ class Pools:
                 "expires_at": int(facts.expires_at.timestamp()),
             }
         )
-<<<<<<< HEAD
-        if not target.admit(admission, facts.resource.id, Grant(facts.authorization_id, facts.expires_at)):
-=======
-        if not target.admit(
-            access, facts.resource.id, Grant(facts.authorization_id, facts.expires_at, facts.authorized_at)
-        ):
->>>>>>> nodes
+        grant = Grant(facts.authorization_id, facts.expires_at, facts.authorized_at)
+        if not target.admit(admission, facts.resource.id, grant):
             self._deny_request(request, "offline")
             return
         self._channel.hold(HeldGrant(facts.authorization_id, facts.resource.id, responder.id, facts.expires_at))
