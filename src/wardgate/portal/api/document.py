@@ -140,8 +140,10 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
 def statuses_of(path: str, method: str) -> list[int]:
     """The problems that a route may answer with."""
     found = {*_ALWAYS, 400}
-    if "{" in path or method == "get":
-        found |= {404} if "{" in path or path == "/explain" else set()
+    if "{" in path:
+        found |= {404}
+    if path == "/explain":
+        found |= {404, 422}
     if method != "get":
         found |= {403, 408, 409, 413, 415, 422} | ({404} if path == "/policies" else set())
     if "intune" in path or "iru" in path:
