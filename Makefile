@@ -13,6 +13,7 @@ help:
 	@echo "             make bench-relay: our relay beside coturn's (7 minutes); bench-flood: in a flood of strangers (3)"
 	@echo "             make bench-relay-xdp: what a datagram costs a relay in user space and in the kernel"
 	@echo "             make bench-flows, bench-memory: new flows a second, memory; bench-loop: a flood of first packets"
+	@echo "             make bench-explain: why, what if and since when in a large account (3 minutes)"
 	@echo "             make bench-portal: a portal with 10,000 agents: memory, storms, changes, authorizations (20 minutes)"
 	@echo "             make bench-nodes: several portals, and what breaks among them (5 minutes)"
 	@echo "make connectivity  which NATs can be punched through, and how long a first connection takes (20 minutes)"
@@ -101,6 +102,9 @@ bench-memory: setup
 bench-loop: setup
 	@exec $(VENV)/python -m bench.loop
 
+.PHONY: bench-explain
+bench-explain: setup
+	@exec $(VENV)/python -m bench.explain --postgresql
 .PHONY: bench-nodes
 bench-nodes: setup
 	@exec $(VENV)/python -m bench.nodes

@@ -21,6 +21,7 @@ START_S: Final = 30.0
 TEMPLATE: Final = "migrated_template"
 _PR_SET_PDEATHSIG: Final = 1
 _ROOM: Final = 2**30
+_PREFIX: Final = "wardgate-postgresql-"
 _OPTIONS: Final = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -54,7 +55,8 @@ class Server:
         self._loop = asyncio.new_event_loop()
         self._count = 0
         self._options = dict(_OPTIONS)
-        self.directory = Path(tempfile.mkdtemp(prefix="wardgate-postgresql-", dir=_fast_directory()))
+        _remove_left_behind()
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_fast_directory()))
         self.port = _free_port()
         # As root it has to become another user; else it runs as whoever runs the tests.
         self._as_user: dict[str, Any] = {}
@@ -193,6 +195,14 @@ def server_or_skip() -> Server:
     if binaries() is None:
         pytest.skip("there is no PostgreSQL in /usr/lib/postgresql: `scripts/setup test` installs it")
     return Server()
+
+
+def _remove_left_behind() -> None:
+    """Deletes the data of tests that were killed; their servers ended with them."""
+    for directory in Path(_fast_directory() or tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        owner = directory.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _fast_directory() -> str | None:

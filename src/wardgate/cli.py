@@ -25,6 +25,7 @@ PARTS: Final = {
     "relay": Part("wardgate.relay.main", "Run a relay: STUN and TURN over UDP, joined to the portal."),
     "portal": Part("wardgate.portal.main", "Run the portal, and set its database up."),
     "admin": Part("wardgate.admin.main", "Manage an account through the portal's REST API."),
+    "explain": Part("wardgate.admin.explain", "Why a person can or cannot reach a resource, now or at another time."),
     "lab": Part("wardgate.lab.cli", "A small internet in network namespaces, to try things in."),
 }
 

@@ -62,6 +62,22 @@ class Conflict(DomainError):
     code = "conflict"
 
 
+class PolicyTestFailed(Conflict):
+    """The change would break policy tests.
+
+    Attributes:
+        tests: What each of them says and, as examples, some pairs that it would be wrong about, as JSON.
+    """
+
+    code = "policy_test_failed"
+
+    def __init__(self, tests: list[dict[str, object]]) -> None:
+        names = ", ".join(f"\u201c{one['name']}\u201d" for one in tests)
+        text = f"the change breaks what must stay true: {names}; to make it nevertheless, say why in X-Force-Reason"
+        super().__init__(text, policy_tests=tests)
+        self.tests = tests
+
+
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
     """What is wrong with one field.

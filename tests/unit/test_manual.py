@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from wardgate.admin import explain
 from wardgate.admin import main as admin
 from wardgate.client import command as client
 from wardgate.gateway import command as gateway
@@ -23,6 +24,7 @@ PAGES = [
     ("relay", relay.app, 20),
     ("portal", portal.app, 20),
     ("admin", admin.app, 40),
+    ("explain", explain.app, 5),
     ("lab", lab.app, 5),
 ]
 COMPLETION = ("--install-completion", "--show-completion")

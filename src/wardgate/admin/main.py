@@ -35,12 +35,13 @@ class Session:
     url: str
     token_file: Path | None
     as_json: bool
+    force_reason: str | None = None
 
     @contextmanager
     def rest(self) -> Iterator[RestClient]:
         """Gives a client; ends the program with a clear line if the portal refuses."""
         try:
-            with RestClient(self.url, read_token(self.token_file)) as client:
+            with RestClient(self.url, read_token(self.token_file), force_reason=self.force_reason) as client:
                 yield client
         except SettingError as error:
             print(f"wardgate admin: {error}", file=sys.stderr)
@@ -91,6 +92,9 @@ def options(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the API's objects as JSON.")] = False,
+    force_reason: Annotated[
+        str | None, typer.Option("--force-reason", help="Why a change may break a policy test; it is kept.")
+    ] = None,
 ) -> None:
     """Reads the options that all commands share."""
     try:
@@ -98,13 +102,14 @@ def options(
     except SettingError as error:
         print(f"wardgate admin: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    context.obj = Session(url, token_file, as_json)
+    context.obj = Session(url, token_file, as_json, force_reason)
 
 
-def _group(name: str, text: str) -> typer.Typer:
-    group = typer.Typer(help=text, no_args_is_help=True)
-    app.add_typer(group, name=name)
-    return group
+def group(name: str, text: str) -> typer.Typer:
+    """A group of commands for one noun."""
+    made = typer.Typer(help=text, no_args_is_help=True)
+    app.add_typer(made, name=name)
+    return made
 
 
 def _check_id(text: str) -> str:
@@ -135,25 +140,9 @@ def account(context: Context) -> None:
         session.show(rest.data("GET", "/account"))
 
 
-@app.command()
-def explain(context: Context, actor: str, resource: str) -> None:
-    """Say whether a person can reach a resource now, and why or why not."""
-    session: Session = context.obj
-    with session.rest() as rest:
-        actor_id = rest.find("/actors", actor)["id"]
-        resource_id = rest.find("/resources", resource)["id"]
-        answer = rest.data("GET", "/explain", actor_id=actor_id, resource_id=resource_id)
-        if session.as_json:
-            session.show(answer)
-            return
-        print("yes" if answer["allowed"] else "no")
-        for reason in answer["reasons"]:
-            print(f"  {reason['text']}")
-
-
 # --- sites ---
 
-sites = _group("sites", "Named groups of gateways that reach the same network.")
+sites = group("sites", "Named groups of gateways that reach the same network.")
 
 
 @sites.command("list")
@@ -190,7 +179,7 @@ def sites_delete(context: Context, site: str) -> None:
 
 # --- gateways ---
 
-gateways = _group("gateways", "The ends in front of the resources.")
+gateways = group("gateways", "The ends in front of the resources.")
 Site = Annotated[str, typer.Option("--site", help="The site, by id or name.")]
 
 
@@ -232,7 +221,7 @@ def gateways_delete(context: Context, site: Site, gateway: str) -> None:
         session.show(rest.data("DELETE", f"{path}/{rest.find(path, gateway)['id']}"))
 
 
-gateway_tokens = _group("gateway-tokens", "Tokens of a site, good for any number of gateways.")
+gateway_tokens = group("gateway-tokens", "Tokens of a site, good for any number of gateways.")
 
 
 @gateway_tokens.command("create")
@@ -253,7 +242,7 @@ def gateway_tokens_revoke(context: Context, site: Site, token_id: TokenId) -> No
 
 # --- groups ---
 
-groups = _group("groups", "Sets of people and service accounts.")
+groups = group("groups", "Sets of people and service accounts.")
 
 
 @groups.command("list")
@@ -311,7 +300,7 @@ def _change_members(context: Context, group: str, change: str, actors: list[str]
 
 # --- actors ---
 
-actors = _group("actors", "People, service accounts and API clients.")
+actors = group("actors", "People, service accounts and API clients.")
 
 
 @actors.command("list")
@@ -370,7 +359,7 @@ def actors_delete(context: Context, actor: str) -> None:
         session.show(rest.data("DELETE", f"/actors/{rest.find('/actors', actor)['id']}"))
 
 
-client_tokens = _group("client-tokens", "Tokens of service accounts, for headless clients.")
+client_tokens = group("client-tokens", "Tokens of service accounts, for headless clients.")
 
 
 @client_tokens.command("list")
@@ -406,7 +395,7 @@ def client_tokens_revoke(context: Context, actor: str, token_id: TokenId) -> Non
 
 # --- resources ---
 
-resources = _group("resources", "Addresses behind a site.")
+resources = group("resources", "Addresses behind a site.")
 
 
 @resources.command("list")
@@ -481,7 +470,7 @@ def resources_delete(context: Context, resource: str) -> None:
 
 # --- policies ---
 
-policies = _group("policies", "Which group may reach which resource.")
+policies = group("policies", "Which group may reach which resource.")
 
 
 @policies.command("list")
@@ -539,7 +528,7 @@ def policies_delete(context: Context, policy_id: PolicyId) -> None:
 
 # --- clients ---
 
-clients = _group("clients", "People's devices.")
+clients = group("clients", "People's devices.")
 
 
 @clients.command("list")
@@ -573,3 +562,6 @@ def clients_delete(context: Context, client: str) -> None:
     session: Session = context.obj
     with session.rest() as rest:
         session.show(rest.data("DELETE", f"/clients/{rest.find('/clients', client)['id']}"))
+
+
+from wardgate.admin import why as _why  # noqa: E402, F401 — its commands are registered with these

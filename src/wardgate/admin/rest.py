@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -40,10 +41,17 @@ class ApiProblem(WardgateError):
 class RestClient:
     """Requests with a bearer token; answers are the `data` of the envelope."""
 
-    def __init__(self, base_url: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
-        self._http = httpx.Client(
-            base_url=base_url, headers={"Authorization": f"Bearer {token}"}, timeout=30.0, transport=transport
-        )
+    def __init__(
+        self,
+        base_url: str,
+        token: str,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        force_reason: str | None = None,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        headers |= {"X-Force-Reason": quote(force_reason)} if force_reason else {}
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=30.0, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +82,8 @@ class RestClient:
                 raise ApiProblem(response.status_code, f"what answers at {self._http.base_url} is no Wardgate portal")
             return answer
         detail = problem.get("detail") or problem.get("title") or response.reason_phrase
-        raise ApiProblem(response.status_code, f"{detail} ({response.status_code})", problem.get("validation_errors"))
+        errors = problem.get("validation_errors") or _broken_tests(problem.get("policy_tests"))
+        raise ApiProblem(response.status_code, f"{detail} ({response.status_code})", errors)
 
     def data(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str | None) -> Any:
         """Gives the `data` of the answer."""
@@ -86,6 +95,16 @@ class RestClient:
         while True:
             page = self.request("GET", path, None, limit=str(PAGE_SIZE), page_cursor=cursor, **query)
             yield from page["data"]
+            cursor = page.get("metadata", {}).get("next_page")
+            if cursor is None:
+                return
+
+    def posted_pages(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Gives every page of an answer that is asked for with a body."""
+        cursor: str | None = None
+        while True:
+            page = self.request("POST", path, body, limit=str(PAGE_SIZE), page_cursor=cursor)
+            yield page["data"]
             cursor = page.get("metadata", {}).get("next_page")
             if cursor is None:
                 return
@@ -107,6 +126,15 @@ class RestClient:
             raise ApiProblem(404, f"there is no {noun} named {name_or_id!r}")
         ids = ", ".join(str(row["id"]) for row in rows)
         raise ApiProblem(409, f"several have the name {name_or_id!r}; name one by its id: {ids}")
+
+
+def _broken_tests(tests: Any) -> dict[str, list[str]]:
+    """What a refusal says of policy tests: examples by name."""
+    found = {}
+    for one in tests if isinstance(tests, list) else []:
+        pairs = [(pair["actor_name"] or "nobody", pair["resource_name"] or "nothing") for pair in one["examples"]]
+        found[str(one["name"])] = [f"{who} and {what}" for who, what in pairs]
+    return found
 
 
 def is_uuid(text: str) -> bool:

@@ -88,6 +88,7 @@ def create_app(
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+            await hub.refusals.flush()
             if hub.cluster is not None:
                 await hub.cluster.close()
             await hub.db.close()
@@ -101,7 +102,14 @@ def create_app(
     bounds = app.state.bounds = Bounds(settings, clock, hub.metrics)
     trusted_ip = partial(remote_ip, proxies=settings.proxy_networks)
     trusted_location = partial(location_of, proxies=settings.proxy_networks)
-    context = ApiContext(hub.db, clock, hub.presence, trusted_ip=trusted_ip, trusted_location=trusted_location)
+    context = ApiContext(
+        hub.db,
+        clock,
+        hub.presence,
+        trusted_ip=trusted_ip,
+        trusted_location=trusted_location,
+        refusals=hub.refusals,
+    )
     limits = Ingestion(clock, settings.ingestion_refill_rate, settings.ingestion_capacity, _counter(hub))
     mount(app, context, settings.rest_api_url, limits)
     _add_pages(app, hub, trusted_ip, trusted_location)

@@ -127,9 +127,12 @@ class Bounds:
             return 0.0
         return self._failures.wait_s(address)
 
-    def failed(self, address: str | None, credential: bytes) -> None:
-        """A request did not say who asks, or not truly."""
-        self._known.pop(self._digest(address, credential), None)
+    def failed(self, address: str | None, credential: bytes, *, is_denied: bool) -> None:
+        """A request did not say who asks, or not truly; who is known may ask for what everybody may have."""
+        digest = self._digest(address, credential)
+        if digest in self._known and not is_denied:
+            return
+        self._known.pop(digest, None)
         self._failures.take(address)
 
     def succeeded(self, address: str | None, credential: bytes) -> None:

@@ -13,6 +13,13 @@ _STEP_S: Final = 0.05
 _LEAVE_S: Final = 2.0
 
 
+def due_by(elapsed_s: float, channels: int, seconds: float) -> int:
+    """How many of so many channels are closed by now: an even share of the time for each, the first at once."""
+    if elapsed_s >= seconds:
+        return channels
+    return min(channels, int(channels * elapsed_s / seconds) + 1)
+
+
 async def drain(hub: Hub, seconds: float) -> None:
     """Closes every channel within so many seconds, in an order that means nothing, and waits until they are gone."""
     hub.is_draining = True
@@ -21,8 +28,7 @@ async def drain(hub: Hub, seconds: float) -> None:
     started = hub.clock.now()
     closed = 0
     while closed < len(channels):
-        share = (hub.clock.now() - started + _STEP_S) / seconds if seconds > 0 else 1.0
-        due = min(len(channels), max(closed + 1, int(len(channels) * share)))
+        due = due_by(hub.clock.now() - started, len(channels), seconds)
         for channel in channels[closed:due]:
             channel.close(CLOSE_RESTART)
         closed = due

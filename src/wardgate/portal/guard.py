@@ -20,6 +20,8 @@ from wardgate.portal.sockets import refusal
 KNOWN: Final = "is_known"
 """Set in the state of a request whose caller is known."""
 _UNCOUNTED: Final = ("/healthz",)
+_DENIED: Final = (401, 403)
+_CREDENTIALS: Final = (b"authorization", b"x-authorization", b"cookie")
 
 
 class Guard:
@@ -63,8 +65,8 @@ class Guard:
             await _problem(413, f"A body may have {MAX_BODY} bytes.")(scope, receive, send)
         if scope.get("state", {}).get(KNOWN):
             self._bounds.succeeded(address, credential)
-        elif not watch.is_accepted and scope["path"] not in _UNCOUNTED and not watch.is_server_error:
-            self._bounds.failed(address, credential)
+        elif not watch.is_accepted and scope["path"] not in _UNCOUNTED and watch.status < 500:
+            self._bounds.failed(address, credential, is_denied=watch.status in _DENIED)
 
     def _refusal(
         self, scope: Scope, request: HTTPConnection, address: str | None, credential: bytes
@@ -119,7 +121,7 @@ class _Watch:
         self._send = send
         self._accepted = accepted
         self.is_accepted = False
-        self.is_server_error = False
+        self.status = 0
         self.is_overflown = False
         self.has_started = False
 
@@ -128,7 +130,7 @@ class _Watch:
             self.is_accepted = True
             self._accepted()
         elif message["type"] in ("http.response.start", "websocket.http.response.start"):
-            self.is_server_error = message["status"] >= 500
+            self.status = message["status"]
         if not self.is_overflown:
             self.has_started = True
             await self._send(message)
@@ -136,7 +138,7 @@ class _Watch:
 
 def _credential(scope: Scope) -> bytes:
     """What a request says to prove who asks."""
-    found = [value for name, value in scope["headers"] if name in (b"authorization", b"x-authorization")]
+    found = [value for name, value in scope["headers"] if name in _CREDENTIALS]
     return b" ".join(found) or (scope["query_string"] if scope["type"] == "websocket" else b"")
 
 

@@ -11,6 +11,7 @@ import typer
 from wardgate.errors import NotFound
 from wardgate.ids import AccountId
 from wardgate.portal.commands import accounts as accounts_commands
+from wardgate.portal.commands import banner as banner_commands
 from wardgate.portal.commands import database as database_commands
 from wardgate.portal.commands import devices as devices_commands
 from wardgate.portal.commands import doctor as doctor_commands
@@ -47,6 +48,7 @@ app.add_typer(logs_commands.app, name="log-sinks")
 app.command("logs")(logs_commands.logs)
 app.command("limits")(accounts_commands.limits)
 app.command()(devices_commands.readdress)
+app.command("banner")(banner_commands.banner)
 app.command("doctor")(doctor_commands.doctor)
 app.command("rotate-key")(keys_commands.rotate_key)
 

@@ -1,6 +1,7 @@
 """The server around the application: says where it listens, and what keeps it from that."""
 
 import asyncio
+import resource
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,8 @@ def run(settings: Settings) -> None:
     Raises:
         SettingError: The database or the address cannot be used.
     """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each device
     asyncio.run(_prepare(settings))
     app = create_app(settings)
     server = _Server(uvicorn.Config(app, **uvicorn_options(settings)), app.state.hub)

@@ -114,3 +114,19 @@ def test_a_new_key_is_made_beside_the_file_or_given(tmp_path: Path, monkeypatch:
     assert (unnamed.exit_code, "--new-key-file" in unnamed.stderr) == (2, True)
     assert "WARDGATE_SECRET_KEY" in given.stdout
     assert works.exit_code == 0
+
+
+def test_a_banner_is_shown_until_it_is_replaced_or_taken_away(tmp_path: Path) -> None:
+    database = ["--database", f"sqlite:///{tmp_path / 'portal.db'}"]
+    CliRunner().invoke(app, [*SETUP, *database])
+
+    def run(*options: str) -> Any:
+        return json.loads(CliRunner().invoke(app, ["banner", "--json", *options, *database]).stdout)
+
+    assert run() is None
+    assert run("--set", "Down at noon", "--colour", "warning") == {"message": "Down at noon", "colour": "warning"}
+    assert run("--set", "Up again") == {"message": "Up again", "colour": "info"}
+    wrong = CliRunner().invoke(app, ["banner", "--set", "x", "--colour", "mauve", *database])
+    assert (wrong.exit_code, "colour" in wrong.stderr) == (1, True)
+    assert run()["message"] == "Up again"
+    assert run("--clear") is None

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from wardgate.errors import SettingError
+from wardgate.portal.app import create_app
 from wardgate.portal.config import read_settings
 from wardgate.portal.main import app
 
@@ -44,6 +45,10 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, m
         ("WARDGATE_EXTERNAL_URL", "https://[x", "external_url"),
         ("WARDGATE_CONNECT_CAPACITY", "0", "connect_capacity"),
         ("WARDGATE_TRUSTED_PROXIES", "everyone", "trusted_proxies"),
+        ("WARDGATE_NATS_URL", "nats.example:4222", "nats_url: must be addresses such as nats://"),
+        ("WARDGATE_NATS_URL", "nats://one:4222,http://two", "nats_url: must be addresses such as nats://"),
+        ("WARDGATE_NATS_SUBJECT", "a.b", "nats_subject: must be 1 to 64 letters"),
+        ("WARDGATE_DRAIN_S", "41", "drain_s"),
     ],
 )
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
@@ -60,6 +65,24 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: str) -> None:
 
     with pytest.raises(SettingError, match=r"portal\.toml"):
         read_settings(path)
+
+
+def test_nats_servers_are_a_list_whose_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WARDGATE_NATS_URL", "nats://one:secret@a:4222, tls://b")
+
+    settings = read_settings()
+
+    assert settings.nats_urls == ["nats://one:secret@a:4222", "tls://b"]
+    assert "secret@" not in repr(settings)
+    assert settings.drain_seconds == 5
+    assert read_settings(nats_url="").drain_seconds == 0, "alone there is nowhere to go"
+
+
+def test_several_portals_on_sqlite_are_refused(tmp_path: Path) -> None:
+    settings = read_settings(database=f"sqlite:///{tmp_path / 'portal.db'}", nats_url="nats://one")
+
+    with pytest.raises(SettingError, match="several portals need PostgreSQL"):
+        create_app(settings)
 
 
 def test_proxies_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:

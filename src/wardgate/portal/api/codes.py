@@ -23,6 +23,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "not_acceptable": (406, "The `Accept` header leaves JSON out."),
     "request_timeout": (408, "The body did not arrive in time."),
     "conflict": (409, "The change contradicts what is there."),
+    "policy_test_failed": (409, "A policy test would no longer hold; `policy_tests` names it and some of the pairs."),
     "token_exists": (409, "The gateway has an active token already; it can be rotated."),
     "last_admin": (409, "The account would be left without an enabled admin."),
     "addresses_used_up": (409, "All tunnel addresses of the account are taken."),

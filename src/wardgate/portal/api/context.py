@@ -9,8 +9,9 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Final, Protocol, TypeVar
+from urllib.parse import unquote
 
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel
@@ -23,6 +24,7 @@ from wardgate.portal.clock import Clock
 from wardgate.portal.db import logs
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.logs import RequestSeen
+from wardgate.portal.db.refusals import Refusals
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.tokens import Owner, api_token_owner, stamp_api_token
 from wardgate.portal.domain import tokens
@@ -62,6 +64,7 @@ class ApiContext:
 
     Attributes:
         trusted_ip: Gives the address a request came from.
+        refusals: What was refused on this node and is not written yet.
         trusted_location: Gives the place it came from.
     """
 
@@ -70,6 +73,7 @@ class ApiContext:
     presence: Presence
     limits: ApiLimits = ApiLimits()
     trusted_ip: Callable[[Request], str | None] = lambda request: request.client.host if request.client else None
+    refusals: Refusals | None = None
     trusted_location: Callable[[Request], Location] = lambda request: Location()
     _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
@@ -93,6 +97,7 @@ class ApiContext:
         remote_ip, user_agent = self.trusted_ip(request), request.headers.get("user-agent")
         self._take(owner, request)
         subject = owner.subject("api", remote_ip, user_agent, self.trusted_location(request))
+        subject = replace(subject, force_reason=force_reason(request))
         async with self.db.unscoped_write() as session:  # a request that cannot be logged fails
             await stamp_api_token(session, owner.api_token, at, remote_ip, user_agent)
             logs.write_api_request(session, subject, _seen(request), at, self.db.sequencer)
@@ -115,6 +120,11 @@ class ApiContext:
         _tell_rate(request, level, capacity, rate)
         if not passes:
             raise TooManyRequests((REQUEST_COST - level) / rate)
+
+
+def force_reason(request: Request) -> str | None:
+    """Why a policy test may break by this request, as `X-Force-Reason` says; percent-encoded if it is not ASCII."""
+    return unquote(request.headers.get(FORCE_REASON, "")).strip()[:MAX_REASON] or None
 
 
 def _tell_rate(request: Request, level: float, capacity: float, rate: float) -> None:
@@ -215,8 +225,17 @@ def matches(condition: str | None, tag: str) -> bool:
     return condition.strip() == "*" or tag in [one.strip() for one in condition.split(",")]
 
 
+TRIAL: Final = "wardgate.trial"
+"""Where the scope of a request that is only tried names its context and its subject: the portal made it itself."""
+FORCE_REASON: Final = "x-force-reason"
+MAX_REASON: Final = 1024
+
+
 async def authenticated(request: Request, response: Response) -> Caller:
     """The dependency that puts a `Caller` into a route."""
+    if TRIAL in request.scope:
+        trial_context, subject = request.scope[TRIAL]
+        return Caller(trial_context, subject, request, response)
     context: ApiContext = request.app.state.api
     return await context.caller(request, response)
 

@@ -20,7 +20,7 @@ from wardgate.portal.clock import Timer
 from wardgate.portal.db import access, authorizations
 from wardgate.portal.db.scope import UnitOfWork
 from wardgate.portal.db.sealing import unseal
-from wardgate.portal.db.tables import Account, Actor, ClientToken, Device, PolicyAuthorization
+from wardgate.portal.db.tables import Account, Actor, ClientToken, Device, PolicyAuthorization, Resource
 from wardgate.portal.domain.authorizations import Denied, Granted, authorize
 from wardgate.portal.domain.resources import ResourceFacts, gateway_view
 from wardgate.portal.domain.selection import NoGateway, choose_gateway
@@ -51,6 +51,11 @@ class Refusal:
 
     reason: str
     violated_properties: tuple[str, ...] = ()
+
+
+_CHANGED: Final = Refusal("changed")
+"""Never told: the resource is not what it was when its gateway was chosen."""
+_MAX_TRIES: Final = 3
 
 
 class Pace:
@@ -157,12 +162,8 @@ class Asks:
         if resource is None:
             self._fail(request.resource_id, Refusal("not_found"))
             return
-        gateway = self._choose(request, resource)
-        if isinstance(gateway, Refusal):
-            self._fail(resource.id, gateway)
-            return
         try:
-            refusal = await self._grant(resource, gateway)
+            refusal = await self._serve(request, resource)
         except DatabaseUnavailable as error:
             self._hub.metrics.failures.labels("database").inc()
             log.warning(
@@ -178,6 +179,22 @@ class Asks:
             refusal = Refusal("offline")
         if refusal is not None:
             self._fail(resource.id, refusal)
+
+    async def _serve(self, request: portal.RequestAuthorization, resource: ResourceFacts) -> Refusal | None:
+        """Grants, by what the resource is now: the list may be a moment older."""
+        for _ in range(_MAX_TRIES):
+            gateway = self._choose(request, resource)
+            if isinstance(gateway, Refusal):
+                return gateway
+            refusal = await self._grant(resource, gateway)
+            if refusal is not _CHANGED:
+                return refusal
+            async with self._hub.db.scoped(self._channel.subject) as scope:
+                found = await access.resource_facts(scope, [resource.id])
+            if resource.id not in found:
+                return Refusal("not_found")
+            resource = found[resource.id]
+        return Refusal("offline")
 
     def _choose(self, request: portal.RequestAuthorization, resource: ResourceFacts) -> GatewayHandle | Refusal:
         channel = self._channel
@@ -204,20 +221,28 @@ class Asks:
         channel = self._channel
 
         async def work(unit: UnitOfWork) -> Refusal | None:
+            row = await unit.find(Resource, resource.id)
+            if row is None or not access.is_same(row, resource):
+                return Refusal("not_found") if row is None else _CHANGED
             decision = await decide(unit, self._channel, resource.id)
             if isinstance(decision, Refusal):
                 return decision
             granted, account, expires_at = decision
             is_iceless = bool(account.features.get("iceless")) and gateway.has_iceless and self._channel.has_iceless
-            row = await store(
+            grant = await store(
                 unit, self._channel, granted, receiver=gateway.device, use_iceless=is_iceless, expires_at=expires_at
             )
-            facts = grant_facts(self._channel, row, granted, account, resource)
+            facts = grant_facts(self._channel, grant, granted, account, resource)
             responder = await gateway.psk_party(unit)
             unit.after_commit(lambda: self._deliver(gateway, responder, view, facts, is_iceless))
             return None
 
-        needs = {Actor: channel.actor_id, Device: channel.device_id, ClientToken: channel.token_id}
+        needs = {
+            Actor: channel.actor_id,
+            Device: channel.device_id,
+            ClientToken: channel.token_id,
+            Resource: resource.id,
+        }
         wants = (authorizations.read_asked, (channel.actor_id, channel.device_id, resource.id))
         return await self._hub.writes.run(channel.subject, work, needs=needs, wants=wants)
 
@@ -304,6 +329,7 @@ class Asks:
 
     def _fail(self, resource_id: ResourceId, refusal: Refusal) -> None:
         self._hub.metrics.authorizations.labels(refusal.reason).inc()
+        self._channel.note_refusal(resource_id, refusal.reason, refusal.violated_properties)
         self._channel.push(
             portal.AuthorizationCreationFailed(
                 resource_id=resource_id, reason=refusal.reason, violated_properties=refusal.violated_properties

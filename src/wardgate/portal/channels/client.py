@@ -24,6 +24,7 @@ from wardgate.portal.clock import Timer
 from wardgate.portal.cluster.messages import ClientRecord
 from wardgate.portal.db import authorizations
 from wardgate.portal.db.authorizations import Past
+from wardgate.portal.db.refusals import Refusal
 from wardgate.portal.db.scope import Scope
 from wardgate.portal.db.tables import PolicyAuthorization
 from wardgate.portal.domain import versions
@@ -332,6 +333,14 @@ class ClientChannel(Channel):
             is_verified,
         )
 
+    def note_refusal(self, resource_id: ResourceId, reason: str, violated: tuple[str, ...] = ()) -> None:
+        """Keeps that a request got no access, for whoever asks why."""
+        device, at = self.device, self.hub.clock.utc_now()
+        refusal = Refusal(
+            self.account_id, self.actor_id, resource_id, self.device_id, reason, violated, device.remote_ip, at
+        )
+        self.hub.refusals.note(refusal)
+
     def _start_refresher(self) -> None:
         if self._refresher is None and self._has_init and (self._is_stale or self._patches):
             self._refresher = asyncio.get_running_loop().create_task(self._refresh_until_fresh())
@@ -387,24 +396,25 @@ class ClientChannel(Channel):
 
     def _adopt(self, look: Look) -> None:
         self._actor_type, self._is_verified = look.standing.actor_type, look.standing.is_verified
-        self._changes_at = next_change(look.conditions, self.hub.clock.utc_now())
+        self._changes_at = next_change(look.conditions, look.at)
         self._recompute_at = self.hub.clock.now() + RECOMPUTE_S * self.hub.spread(self.device_id)
 
     def _apply(self, patch: Patch) -> None:
         """Looks at the resources of a patch only."""
         new: dict[ResourceId, Listed | None] = {}
+        at = self.hub.clock.utc_now()
         for resource_id in patch.rules:
             rules = patch.rules_for(resource_id, self.actor_id, self._actor_type)
             is_allowed = may_reach(rules, lambda: self.circumstances(is_verified=self._is_verified))
             new[resource_id] = patch.see(resource_id, self.sight) if is_allowed else None
-            self._expect_change([condition for rule in rules for condition in rule.conditions])
+            self._expect_change([condition for rule in rules for condition in rule.conditions], at)
         self._replace(new)
 
-    def _expect_change(self, conditions: Sequence[Condition]) -> None:
+    def _expect_change(self, conditions: Sequence[Condition], at: datetime) -> None:
         """Wakes up earlier if these conditions say something else before anything else is due."""
-        at = next_change(conditions, self.hub.clock.utc_now()) if conditions else None
-        if at is not None and (self._changes_at is None or at < self._changes_at):
-            self._changes_at = at
+        change = next_change(conditions, at) if conditions else None
+        if change is not None and (self._changes_at is None or change < self._changes_at):
+            self._changes_at = change
             self._look_later()
 
     def _replace(self, new: Mapping[ResourceId, Listed | None]) -> None:

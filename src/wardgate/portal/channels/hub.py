@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from wardgate.portal.channels.lists import Lists
 from wardgate.portal.clock import Clock
 from wardgate.portal.config import Settings
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.group_commit import GroupCommit
 from wardgate.portal.db.outbox import Reader
+from wardgate.portal.db.refusals import Refusals
 from wardgate.portal.metrics import Metrics
 from wardgate.portal.presence import Presence
 from wardgate.portal.sinks.client import Client
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from wardgate.portal.cluster.bus import Bus
     from wardgate.portal.cluster.cluster import Cluster
     from wardgate.portal.scheduler import Job
+
+log = structlog.get_logger()
 
 
 def new_node_id() -> str:
@@ -62,6 +67,8 @@ class Hub:
     random: Callable[[], float] = random.random
     jobs: "Sequence[Job] | None" = None
     shuffled: Callable[[Sequence[Any]], Sequence[Any]] = lambda some: random.sample(some, len(some))
+    refusals: Refusals = field(init=False)
+
     delivery: Delivery = field(init=False)
 
     is_draining: bool = False
@@ -73,6 +80,7 @@ class Hub:
         self.presence = Presence(self.clock.utc_now)
         self.writes = GroupCommit(self.db)
         self.lists = Lists(self.db, self.clock)
+        self.refusals = Refusals(self.db, self.clock, self._not_kept)
         operator = operator_of(self.settings)
         self.delivery = Delivery(
             self.db,
@@ -81,6 +89,10 @@ class Hub:
             client=lambda: Client(operator.allows_private),
             count=lambda what: self.metrics.sinks.labels(what).inc(),
         )
+
+    def _not_kept(self, error: Exception) -> None:
+        self.metrics.failures.labels("refusals").inc()
+        log.error("refused requests could not be kept", exc_info=error)
 
     @staticmethod
     def spread(device_id: str) -> float:

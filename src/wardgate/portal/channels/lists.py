@@ -10,7 +10,8 @@ A change of few resources comes as a `Patch`: read once, applied to each client 
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from wardgate.errors import NotFound
@@ -48,9 +49,11 @@ class Look:
     """What a client may reach at this moment.
 
     Attributes:
+        at: The moment.
         conditions: All that its policies name.
     """
 
+    at: datetime
     standing: Standing
     listed: dict[ResourceId, Listed]
     conditions: tuple[Condition, ...]
@@ -263,11 +266,12 @@ class _Account:
             everyone = await self._everyone_id(scope)
             groups = {group_id for one in standings.values() for group_id in one.group_ids}
             rules = await self._rules_of(scope, groups | ({everyone} if everyone else set()))
+            at = self._clock.utc_now()
             allowed: dict[str, tuple[list[ResourceId], tuple[Condition, ...]]] = {}
             for channel in channels:
                 standing = standings.get(channel.device_id)
                 if standing is not None:
-                    allowed[channel.device_id] = _allowed(channel, standing, rules, everyone)
+                    allowed[channel.device_id] = _allowed(channel, at, standing, rules, everyone)
             see = await self._seeing(scope, {one for ids, _ in allowed.values() for one in ids})
             config = (await scope.account()).config if begins else {}
             tokens = await listing.client_tokens(scope, [one.token_id for one in begins.values()])
@@ -282,7 +286,7 @@ class _Account:
                 continue
             ids, conditions = allowed[channel.device_id]
             seen = {one: listed for one in ids if (listed := see(one, channel.sight)) is not None}
-            look = Look(standings[channel.device_id], seen, conditions)
+            look = Look(at, standings[channel.device_id], seen, conditions)
             rows = grants.get(channel.device_id, ())
             past = pasts.get(channel.device_id, NOTHING_PAST)
             found[str(channel.device_id)] = Beginning(look, channel.token_id in tokens, config, rows, past)
@@ -347,6 +351,7 @@ class _Account:
 
 def _allowed(
     channel: "ClientChannel",
+    at: datetime,
     standing: Standing,
     rules: Mapping[str, tuple[GroupRule, ...]],
     everyone: str | None,
@@ -364,7 +369,7 @@ def _allowed(
     for _, rule in ages:
         by_resource.setdefault(rule.resource_id, []).append(rule)
         conditions += rule.conditions
-    now = channel.circumstances(is_verified=standing.is_verified)
+    now = replace(channel.circumstances(is_verified=standing.is_verified), at=at)
     return [one for one, some in by_resource.items() if may_reach(some, lambda: now)], tuple(conditions)
 
 

@@ -16,7 +16,7 @@ from wardgate.portal.channels.base import log
 from wardgate.portal.channels.handles import ClientHandle, DeviceView, Grant
 from wardgate.portal.channels.held import HeldGrant
 from wardgate.portal.channels.views import GrantFacts
-from wardgate.portal.db import devices
+from wardgate.portal.db import access, devices
 from wardgate.portal.db.scope import Scope
 from wardgate.portal.domain import versions
 from wardgate.portal.domain.resources import ResourceFacts, matches_pattern
@@ -72,6 +72,7 @@ class Pools:
 
     def _deny_request(self, request: portal.RequestAuthorization, reason: str) -> None:
         self._hub.metrics.authorizations.labels(reason).inc()
+        self._channel.note_refusal(request.resource_id, reason)
         values: dict[str, object] = {"reason": reason}
         if reason == "missing_address":
             values["resource_id"] = request.resource_id
@@ -85,6 +86,10 @@ class Pools:
     async def _grant(self, request: portal.RequestAuthorization, resource: ResourceFacts, address: str) -> str | None:
         channel = self._channel
         async with self._hub.db.writing(channel.subject, shares=True) as unit:
+            found = await access.resource_facts(unit, [resource.id])  # the list may be a moment older
+            if resource.id not in found:
+                return "forbidden"
+            resource = found[resource.id]
             target_id = await self._find(unit, resource, address)
             if target_id is None or target_id == channel.device_id:
                 return "forbidden"
@@ -126,7 +131,7 @@ class Pools:
         preshared_key = peer_preshared_key(initiator.psk_party, party)
         ice = ice_credentials(initiator.id, initiator.public_key, responder.id, responder.public_key)
         shared = {"preshared_key": preshared_key, "use_iceless": is_iceless}
-        access = portal.ClientDeviceAccessAuthorized.model_validate(
+        admission = portal.ClientDeviceAccessAuthorized.model_validate(
             {
                 **shared,
                 **_peer(initiator),
@@ -139,7 +144,7 @@ class Pools:
                 "expires_at": int(facts.expires_at.timestamp()),
             }
         )
-        if not target.admit(access, facts.resource.id, Grant(facts.authorization_id, facts.expires_at)):
+        if not target.admit(admission, facts.resource.id, Grant(facts.authorization_id, facts.expires_at)):
             self._deny_request(request, "offline")
             return
         self._channel.hold(HeldGrant(facts.authorization_id, facts.resource.id, responder.id, facts.expires_at))

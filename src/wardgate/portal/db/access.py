@@ -77,9 +77,9 @@ async def policies_about(scope: Scope, actor: Actor, resource_id: str) -> list[P
         in_everyone = group is not None and group.type == EVERYONE and actor.type in USER_TYPES
         rule = rule_of(policy, membership_id) if membership_id or in_everyone else None
         group_id = GroupId(policy.group_id) if policy.group_id else None
-        facts.append(
-            PolicyFacts(PolicyId(policy.id), group_id, group.name if group else None, policy.is_disabled, rule)
-        )
+        conditions = parse_conditions(policy.conditions)
+        name = group.name if group else None
+        facts.append(PolicyFacts(PolicyId(policy.id), group_id, name, policy.is_disabled, rule, conditions))
     return facts
 
 
@@ -99,6 +99,12 @@ async def resource_facts(scope: Scope, resource_ids: Iterable[str]) -> dict[Reso
     return {
         ResourceId(one): _facts(*rows[one], members.get(one, ())) for one in wanted if one in rows
     }  # an id that is gone is left out
+
+
+def is_same(resource: Resource, facts: ResourceFacts) -> bool:
+    """Whether a resource still is what its receivers were or would be told."""
+    stored = (resource.type, resource.address, resource.ip_stack, resource.site_id, list(resource.filters))
+    return stored == (facts.type, facts.address, facts.ip_stack, facts.site_id, list(facts.filters))
 
 
 def _facts(resource: Resource, site: Site | None, members: Sequence[PoolMember]) -> ResourceFacts:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
-from sqlalchemy import and_, delete, insert, literal, select
+from sqlalchemy import and_, delete, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from wardgate.ids import MembershipId
@@ -361,3 +361,36 @@ async def end_expired(session: AsyncSession, at: datetime) -> None:
         await session.execute(insert(EndedGrant).from_select(columns, over))
         await session.execute(delete(PolicyAuthorization).where(some))
     await session.execute(delete(EndedGrant).where(EndedGrant.inserted_at <= at - ENDED_RETENTION))
+
+
+async def policies_in_use(scope: Scope, policy_ids: Iterable[str], at: datetime) -> dict[str, int]:
+    """How many unexpired grants each policy has given."""
+    query = (
+        select(PolicyAuthorization.policy_id, func.count())
+        .where(
+            PolicyAuthorization.account_id == scope.account_id,
+            PolicyAuthorization.policy_id.in_(sorted(policy_ids)),
+            PolicyAuthorization.expires_at > at,
+        )
+        .group_by(PolicyAuthorization.policy_id)
+    )
+    return {row[0]: row[1] for row in (await scope.session.execute(query)).all()}
+
+
+async def latest_between(
+    scope: Scope, device_id: str | None, resource_id: str, at: datetime
+) -> PolicyAuthorization | None:
+    """The grant of a client for a resource that lasts, and lasts longest."""
+    if device_id is None:
+        return None
+    query = (
+        scope.select(PolicyAuthorization)
+        .where(
+            PolicyAuthorization.initiating_device_id == device_id,
+            PolicyAuthorization.resource_id == resource_id,
+            PolicyAuthorization.expires_at > at,
+        )
+        .order_by(PolicyAuthorization.expires_at.desc(), PolicyAuthorization.id)
+        .limit(1)
+    )
+    return (await scope.session.scalars(query)).one_or_none()

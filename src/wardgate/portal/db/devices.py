@@ -1,7 +1,7 @@
 """Devices: found or made when they connect, and their tunnel addresses."""
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from wardgate.errors import Conflict, InvalidInput
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.sealing import seal
-from wardgate.portal.db.tables import Actor, ClientToken, Device, GatewayToken, new_id
+from wardgate.portal.db.tables import Actor, ChangeLog, ClientToken, Device, GatewayToken, new_id
 from wardgate.portal.domain.subjects import Location
 from wardgate.portal.domain.tunnel_ips import ipv4_candidates, ipv6_candidates
 
@@ -182,6 +182,39 @@ async def last_seen_of_actors(scope: Scope, actor_ids: Sequence[str]) -> dict[st
         .group_by(Device.actor_id)
     )
     return {actor_id: at for actor_id, at in (await scope.session.execute(query)).all() if actor_id and at is not None}
+
+
+async def ids_of_clients(scope: Scope, actor_ids: Iterable[str]) -> dict[str, list[str]]:
+    """The clients of each actor."""
+    wanted = sorted(actor_ids)
+    query = select(Device.actor_id, Device.id).where(
+        Device.account_id == scope.account_id, Device.actor_id.in_(wanted), Device.type == "client"
+    )
+    found: dict[str, list[str]] = {}
+    for actor_id, device_id in (await scope.session.execute(query.order_by(Device.id))).all():
+        if actor_id is not None:
+            found.setdefault(actor_id, []).append(device_id)
+    return found
+
+
+async def verified_as_of(scope: Scope, device: Device, at: datetime) -> datetime | None:
+    """Since when the device was verified at another time, by the change log; `None` if it was not."""
+    query = (
+        select(ChangeLog.operation, ChangeLog.before)
+        .where(
+            ChangeLog.account_id == scope.account_id,
+            ChangeLog.object == Device.__tablename__,
+            ChangeLog.timestamp > at,
+            or_(ChangeLog.before["id"].as_string() == device.id, ChangeLog.after["id"].as_string() == device.id),
+        )
+        .order_by(ChangeLog.timestamp, ChangeLog.log_id)
+        .limit(1)
+    )
+    found = (await scope.session.execute(query)).one_or_none()
+    if found is None:
+        return device.verified_at
+    verified_at = found.before["verified_at"] if found.before else None
+    return datetime.fromisoformat(verified_at) if verified_at else None
 
 
 async def rotated_at_of_tokens(scope: Scope, token_ids: Sequence[str]) -> dict[str, datetime | None]:

@@ -17,12 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from wardgate.errors import DatabaseUnavailable, SettingError
 from wardgate.portal.clock import Clock
-from wardgate.portal.db import sealing
+from wardgate.portal.db import access_guard, sealing
 from wardgate.portal.db.connecting import DEFAULT_POOL, DEFAULT_TIMEOUT_S, create_engine, parse_url
 from wardgate.portal.db.keyring import Keyring, decode_key
 from wardgate.portal.db.keys import Keys
 from wardgate.portal.db.locks import AccountLocks
 from wardgate.portal.db.scope import Scope, UnitOfWork
+from wardgate.portal.db.snapshots import Snapshots
 from wardgate.portal.db.sqlite_file import NEWEST_REVISION, NEWEST_VERSION, checked_version
 from wardgate.portal.db.timing import time_queries
 from wardgate.portal.db.trouble import reported_settings, translated, why_unavailable
@@ -34,6 +35,23 @@ if TYPE_CHECKING:
 
 _HEALTH_WAIT_S = 3.0
 _T = TypeVar("_T")
+
+
+class Trial:
+    """Stands for the database while changes are only tried: all of them are made in one unit of work."""
+
+    def __init__(self, unit: UnitOfWork) -> None:
+        self._unit = unit
+
+    @asynccontextmanager
+    async def writing(self, subject: Subject) -> AsyncIterator[UnitOfWork]:
+        """Changes rows within the trial."""
+        yield self._unit
+
+    @asynccontextmanager
+    async def scoped(self, subject: Subject) -> AsyncIterator[Scope]:
+        """Reads what the trial has changed."""
+        yield self._unit
 
 
 class Database:
@@ -70,6 +88,7 @@ class Database:
         self.keys = Keys(self._path, secret_key)
         self.sequencer = Sequencer()
         self.commit_listeners: list[Callable[[], None]] = []
+        self.snapshots = Snapshots()
 
     @property
     def keyring(self) -> Keyring:
@@ -262,6 +281,9 @@ class Database:
         Args:
             shares: Lets others that share write beside this one, for what comes often and decides by reading alone:
                 grants, and sessions of devices.
+
+        Raises:
+            PolicyTestFailed: A policy test would no longer hold, and the subject gave no reason to force it.
         """
         async with translated(), self._turn(subject, shares):
             async with self._session(is_writing=True) as session:
@@ -269,12 +291,21 @@ class Database:
                     await _keep_other_portals_out(session, subject, shares)
                 unit = UnitOfWork(session, subject, self._clock.utc_now(), self.keyring, self.sequencer)
                 yield unit
+                await access_guard.check(unit, self.snapshots)
                 await unit.record()
                 await session.commit()
             for callback in unit.committed:
                 callback()
         if unit.has_changes:
             self.notify()
+
+    @asynccontextmanager
+    async def trial(self, subject: Subject) -> AsyncIterator[UnitOfWork]:
+        """Changes rows to see what would come of it; nothing of it stays, and nobody is told."""
+        async with translated(), self._turn(subject, False), self._session(is_writing=True) as session:
+            if not self.is_sqlite:
+                await _keep_other_portals_out(session, subject, False)
+            yield UnitOfWork(session, subject, self._clock.utc_now(), self.keyring, self.sequencer)
 
     def _turn(self, subject: Subject, shares: bool) -> AbstractAsyncContextManager[None]:
         return self._writer or self._locks.hold(subject.account_id, shares=shares)

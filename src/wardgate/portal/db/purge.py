@@ -9,7 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from wardgate.ids import AccountId
 from wardgate.portal.db import authorizations
 from wardgate.portal.db.engine import Database
-from wardgate.portal.db.identity_tables import OneTimePasscode, PortalSession
+from wardgate.portal.db.identity_tables import IdempotencyKey, OneTimePasscode, PortalSession
 from wardgate.portal.db.log_tables import ApiRequestLog, FlowLog, SessionLog
 from wardgate.portal.db.tables import ApiToken, ChangeLog, ClientToken, GatewayToken
 from wardgate.portal.domain import subjects
@@ -53,10 +53,10 @@ async def _remove_until(db: Database, column: InstrumentedAttribute[datetime], a
 async def remove_tokens(db: Database, at: datetime) -> None:
     """Removes expired tokens and rotated gateway tokens past their time, as if somebody revoked them.
 
-    Sessions and passcodes that are over are looked at before they are used, so they go in silence.
+    Sessions, passcodes and idempotency keys that are over are looked at before they are used, so they go in silence.
     """
     async with db.unscoped_write() as session:
-        for column in (PortalSession.expires_at, OneTimePasscode.expires_at):
+        for column in (PortalSession.expires_at, OneTimePasscode.expires_at, IdempotencyKey.expires_at):
             await session.execute(delete(column.class_).where(column <= at))
     async with db.unscoped() as session:
         client_tokens = await session.scalars(select(ClientToken).where(ClientToken.expires_at <= at).limit(_BATCH))

@@ -115,6 +115,7 @@ class UnitOfWork(Scope):
     """Changes rows of one account in one transaction.
 
     Attributes:
+        revision: The account's access revision once this is committed, if access depends on it.
         shared: If others use the same transaction: what was read for all of them, by who reads it. Changes that nobody
             is told of are written with theirs then, at the end.
     """
@@ -124,6 +125,7 @@ class UnitOfWork(Scope):
     ) -> None:
         super().__init__(session, subject, keyring)
         self.at = at
+        self.revision: int | None = None
         self.sequencer = sequencer
         self.committed: list[Callable[[], None]] = []
         self.shared: Mapping[object, Any] | None = None
@@ -134,6 +136,11 @@ class UnitOfWork(Scope):
     def has_changes(self) -> bool:
         """Whether anything was changed that others are told."""
         return bool(self._changes)
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """What was changed so far, in order."""
+        return self._changes
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Calls back once the changes are durable, before any later change is."""
@@ -280,6 +287,7 @@ class UnitOfWork(Scope):
                         before=change.before,
                         after=change.after,
                         subject=subject,
+                        revision=self.revision,
                         seq=self.sequencer.next(self.at),
                     )
                 )

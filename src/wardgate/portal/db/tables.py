@@ -444,10 +444,18 @@ class OutboxEntry(Base):
 
 
 class ChangeLog(Base):
-    """Who changed what: one row for each audited change, with secrets left out."""
+    """Who changed what: one row for each audited change, with secrets left out.
+
+    Attributes:
+        revision: What the commit made the account's access revision; `None` if access does not depend on it.
+    """
 
     __tablename__ = "change_logs"
-    __table_args__ = (Index("change_logs_account_id_seq", "account_id", "seq"),)
+    __table_args__ = (
+        Index("change_logs_account_id_revision", "account_id", "revision"),
+        Index("change_logs_account_id_timestamp", "account_id", "timestamp"),
+        Index("change_logs_account_id_seq", "account_id", "seq"),
+    )
 
     account_id: Mapped[str] = mapped_column(Id, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True)
     log_id: Mapped[str] = mapped_column(String(24), primary_key=True)
@@ -458,6 +466,7 @@ class ChangeLog(Base):
     after: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     subject: Mapped[dict[str, Any] | None] = mapped_column(JsonValue)
     vsn: Mapped[int] = mapped_column(default=0)
+    revision: Mapped[int | None] = mapped_column(BigId)
     seq: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -486,7 +495,18 @@ REDACTED = frozenset(
 )
 """Columns that never leave their table (portal-domain-3 B2)."""
 
-LOGS = frozenset({"change_logs", "session_logs", "api_request_logs", "flow_logs", "log_sink_cursors", "ended_grants"})
+LOGS = frozenset(
+    {
+        "access_revisions",
+        "api_request_logs",
+        "change_logs",
+        "ended_grants",
+        "flow_logs",
+        "log_sink_cursors",
+        "refused_requests",
+        "session_logs",
+    }
+)
 """Tables that are never told of, row by row: what is deleted takes its rows here along in silence."""
 
 NOT_AUDITED = (
@@ -507,6 +527,7 @@ NOT_AUDITED = (
 """Tables whose changes take effect but are not in the change log."""
 
 # Registers the tables of the other modules, which are built on these.
+from wardgate.portal.db import access_tables as _access_tables  # noqa: E402, F401
 from wardgate.portal.db import grant_tables as _grant_tables  # noqa: E402, F401
 from wardgate.portal.db import identity_tables as _identity_tables  # noqa: E402, F401
 from wardgate.portal.db import log_tables as _log_tables  # noqa: E402, F401

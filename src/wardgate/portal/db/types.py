@@ -53,6 +53,21 @@ class Secret(TypeDecorator[bytes]):
     cache_ok = True
 
 
+class PlainId(TypeDecorator[str]):
+    """A UUID's text as it is read where there are very many: SQLite has it without dashes, and nothing is checked."""
+
+    impl = Uuid
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(String(32) if dialect.name == "sqlite" else Uuid(as_uuid=False))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
+
+
 Id = Uuid(as_uuid=False)
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 JsonValue = JSON().with_variant(JSONB(), "postgresql")

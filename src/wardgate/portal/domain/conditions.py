@@ -7,7 +7,7 @@ is refused, and an unknown region fails `is_in` and `is_not_in` alike, because n
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
@@ -174,6 +174,40 @@ def _end_in_zone(ranges: list[tuple[int, int]], local: datetime) -> datetime | N
     return None
 
 
+@lru_cache(maxsize=4096)
+def openings(values: tuple[str, ...], start: datetime, end: datetime) -> tuple[tuple[datetime, datetime], ...]:
+    """When the time ranges allow access between two UTC instants: in order, apart from each other."""
+    found: list[tuple[datetime, datetime]] = []
+    for begin in sorted(_possible_starts(values, start, end)):
+        until = _end_of_matching_range(values, begin)
+        if until is None or until <= begin:
+            continue
+        if found and begin <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], min(until, end)))
+        else:
+            found.append((begin, min(until, end)))
+    return tuple(found)
+
+
+def _possible_starts(values: tuple[str, ...], start: datetime, end: datetime) -> set[datetime]:
+    """Every instant at which a range may begin to hold."""
+    starts = {start}
+    days = (end - start).days + 3
+    for one in map(_parse_day, values):
+        first = start.astimezone(one.zone).date() - timedelta(days=1)
+        for local in (first + timedelta(days=number) for number in range(days)):
+            midnight = datetime.combine(local, time(), one.zone)
+            if one.day == _DAYS[local.weekday()]:
+                walls = [
+                    midnight.replace(hour=at // 3600, minute=at // 60 % 60, second=at % 60) for at, _ in one.ranges
+                ]
+                starts |= {wall.replace(fold=fold).astimezone(UTC) for wall in walls for fold in (0, 1)}
+            if midnight.utcoffset() != (midnight + timedelta(days=1)).utcoffset():
+                quarters = (midnight.astimezone(UTC) + timedelta(minutes=15 * quarter) for quarter in range(104))
+                starts.update(quarters)  # where clocks are changed, an hour is missing or comes twice
+    return {one for one in starts if start <= one < end}
+
+
 def next_change(conditions: Iterable[Condition], at: datetime) -> datetime | None:
     """When time ranges among the conditions next begin to hold or cease to; a bit early is possible, late is not."""
     times = [one.values for one in conditions if one.property == "current_utc_datetime"]
@@ -197,6 +231,7 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
+@lru_cache(maxsize=4096)
 def _parse_day(value: str) -> _DayRanges:
     day, _, rest = value.partition("/")
     ranges, separator, zone = rest.partition("/")

@@ -27,6 +27,7 @@ class Subject:
 
     Attributes:
         kind: The door it came through; `system` is the portal itself.
+        force_reason: Why a policy test may break by what is done; it is kept with the test, and so in the change log.
         actor_id: The person, service account or API client; gateways and the system have none.
     """
 
@@ -41,6 +42,7 @@ class Subject:
     remote_ip: str | None = None
     user_agent: str | None = None
     location: Location = Location()
+    force_reason: str | None = None
 
     def for_log(self) -> dict[str, str | float | None]:
         """What the logs keep of it (portal-domain-3 B2)."""

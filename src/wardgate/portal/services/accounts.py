@@ -50,6 +50,7 @@ async def create_account(db: Database, fields: Mapping[str, Any], admin: Mapping
         config=DEFAULT_CONFIG,
     )
     async with db.writing(subjects.system(AccountId(account.id))) as unit:
+        account.inserted_at = unit.at  # no change can be older, and so no time before it can be asked about
         await unit.insert(account, unique="slug")
         await unit.insert(Group(account_id=account.id, name="Everyone", type=EVERYONE))
         site = Site(account_id=account.id, id=new_id(), name="Internet", managed_by="system")

@@ -21,6 +21,7 @@ from wardgate.portal.db.logs import write_portal_session
 from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.tables import Actor, new_id
 from wardgate.portal.domain.subjects import USER_TYPES
+from wardgate.portal.services.providers import create_provider
 
 PASSCODE_LIFETIME: Final = timedelta(minutes=15)
 MAX_ATTEMPTS: Final = 3
@@ -145,15 +146,7 @@ async def email_provider(unit: UnitOfWork) -> AuthProvider:
     query = unit.select(AuthProvider).where(AuthProvider.type == "email_otp")
     provider = (await unit.session.scalars(query)).one_or_none()
     if provider is None:
-        provider = AuthProvider(
-            account_id=unit.account_id,
-            id=new_id(),
-            type="email_otp",
-            name="Email (OTP)",
-            issuer="firezone",
-            portal_session_lifetime_secs=28_800,
-        )
-        await unit.insert(provider)
+        provider = await create_provider(unit, "email_otp", {})
     return provider
 
 

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -139,6 +140,7 @@ def _split(url: str, allows_private: bool) -> SplitResult:
     return parts
 
 
+@cache
 def _default_tls() -> ssl.SSLContext:
     """Trusts what httpx brings along, and what the host trusts."""
     context = httpx.create_ssl_context(trust_env=False)

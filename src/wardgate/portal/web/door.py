@@ -158,6 +158,7 @@ def _signed_in(context: WebContext, handler: Handler) -> Callable[[Request], Any
             here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             back = f"?back={quote(here, safe='')}" if request.method in _SAFE else ""
             return context.go(f"/{account.slug}/sign-in{back}")
+        request.state.is_known = True
         subject = context.subject(request, account_id, found.actor, found.session.auth_provider_id)
         return await handler(Page(context, request, account, found.actor, subject, found.session.id, now))
 

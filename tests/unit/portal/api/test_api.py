@@ -1,5 +1,6 @@
 """The REST door: what every route has in common, then each noun."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -89,8 +90,9 @@ async def test_the_openapi_document_names_every_noun(portal: Portal) -> None:
     document = await portal.ask("GET", "/openapi.json", status=200)
 
     nouns = {path.split("/")[1] for path in document["paths"]}
-    assert nouns >= {"account", "explain", "actors", "groups", "sites", "resources", "policies", "clients"}
-    assert len(nouns) == 22
+    why = {"explain", "preview", "policy_tests", "reach"}
+    assert nouns >= {"account", "actors", "groups", "sites", "resources", "policies", "clients"} | why
+    assert len(nouns) == 25
 
 
 async def test_using_a_token_is_noted(portal: Portal) -> None:
@@ -276,3 +278,39 @@ async def person(portal: Portal, name: str) -> Any:
 def dns_resource(site: Any) -> dict[str, Any]:
     filters = [{"protocol": "tcp", "ports": ["443"]}]
     return {"name": "Wiki", "type": "dns", "address": "wiki.corp.example", "site_id": site["id"], "filters": filters}
+
+
+async def test_the_same_request_twice_at_once_is_carried_out_once(portal: Portal) -> None:
+    async def send() -> int:
+        async with portal.client() as client:
+            headers = {"Idempotency-Key": "k"}
+            return (await client.post("/sites", json={"site": {"name": "office"}}, headers=headers)).status_code
+
+    statuses = sorted(await asyncio.gather(*(send() for _ in range(4))))
+
+    assert statuses[0] == 201
+    assert set(statuses) <= {201, 409}
+    assert await send() == 201
+    assert (await portal.ask("GET", "/sites?name=office", status=200))["metadata"]["count"] == 1
+
+
+async def test_lists_are_filtered_sorted_and_searched_alike_on_every_database(portal: Portal) -> None:
+    site = await portal.make("site", name="office")
+    for name in ("b", "a", "C_c"):
+        await portal.ask("POST", f"/sites/{site['id']}/gateways", {"gateway": {"name": name}}, status=201)
+    path = f"/sites/{site['id']}/gateways"
+    [one] = (await portal.ask("GET", f"{path}?name=a", status=200))["data"]
+
+    for query, count in (
+        (f"ipv4={one['ipv4']}", 1),
+        (f"ipv6={one['ipv6']}", 1),
+        ("search=C", 1),
+        ("search=_", 1),
+        ("sort=-name&limit=2", 3),
+    ):
+        assert (await portal.ask("GET", f"{path}?{query}", status=200))["metadata"]["count"] == count
+    first = await portal.ask("GET", f"{path}?sort=name&limit=2", status=200)
+    second = await portal.ask(
+        "GET", f"{path}?sort=name&limit=2&page_cursor={first['metadata']['next_page']}", status=200
+    )
+    assert sorted(row["name"] for row in first["data"] + second["data"]) == ["C_c", "a", "b"]

@@ -5,9 +5,12 @@ own account it succeeds) and then asks with the other's ids in the path, in the 
 walked by itself; if the walk has no id or body for it, the test says which.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,14 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import select
 
 from tests.unit.portal.api.conftest import Online, Portal
 from tests.unit.portal.helpers import SECRET_KEY, Lab, ManualClock, make_lab
 from wardgate.ids import AccountId
-from wardgate.portal.api.app import ROUTERS
+from wardgate.portal.api.app import ROUTERS, mount
+from wardgate.portal.api.context import ApiContext
 from wardgate.portal.app import create_app
 from wardgate.portal.config import Settings
 from wardgate.portal.db.devices import create_device
@@ -215,20 +220,49 @@ class Walk:
         return found
 
 
+@dataclass(frozen=True)
+class Filled:
+    """A database with two accounts that have one of everything."""
+
+    path: Path
+    own: Ids
+    token: str
+    foreign: Ids
+    other_token: str
+    account_id: str
+
+
+@pytest.fixture(scope="session")
+def filled(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    """Made once, and copied for each request."""
+    path = tmp_path_factory.mktemp("isolation") / "filled.db"
+    shutil.copy(migrated, path)
+
+    async def make() -> Filled:
+        clock = ManualClock()
+        db = Database(f"sqlite:///{path}", clock, SECRET_KEY)
+        async with db.unscoped_write() as session:
+            session.add(FeatureFlag(feature="device_posture", enabled=True))
+        own, token, _ = await fill(db, "own")
+        clock.advance(10.0)  # ids of logs come from the clock
+        foreign, other_token, account_id = await fill(db, "foreign")
+        await db.close()
+        return Filled(path, own, token, foreign, other_token, account_id)
+
+    return asyncio.run(make())
+
+
 @pytest.fixture
-async def walk(database_path: Path, clock: ManualClock) -> Any:
-    db = Database(f"sqlite:///{database_path}", clock, SECRET_KEY)
-    app = create_app(
-        Settings(database=f"sqlite:///{database_path}", secret_key=SECRET_KEY, stranger_capacity=1000), clock=clock
-    )
-    async with db.unscoped_write() as session:
-        session.add(FeatureFlag(feature="device_posture", enabled=True))
-    own, token, _ = await fill(db, "own")
-    clock.advance(10.0)  # ids of logs come from the clock
-    foreign, other_token, account_id = await fill(db, "foreign")
-    yield Walk(Portal(app, db, Online(), token, other_token), token, own, foreign, account_id)
+async def walk(filled: Filled, tmp_path: Path, clock: ManualClock) -> AsyncIterator["Walk"]:
+    path = tmp_path / "portal.db"
+    shutil.copy(filled.path, path)
+    clock.advance(20.0)
+    db = Database(f"sqlite:///{path}", clock, SECRET_KEY)
+    app = FastAPI()
+    mount(app, ApiContext(db, clock, Online()))
+    portal = Portal(app, db, Online(), filled.token, filled.other_token)
+    yield Walk(portal, filled.token, filled.own, filled.foreign, filled.account_id)
     await db.close()
-    await app.state.hub.db.close()
 
 
 async def fill(db: Database, slug: str) -> tuple[Ids, str, str]:
@@ -286,7 +320,7 @@ async def fill_identities(db: Database, lab: Lab, slug: str) -> Ids:
         return kind(account_id=lab.account.id, id=ids[path], **columns)
 
     rows: list[Any] = []
-    for kind in ("email_otp", "google", "entra", "okta", "oidc"):
+    for kind in ("google", "entra", "okta", "oidc"):
         facts = {"name": f"{slug} {kind}", "issuer": f"https://{slug}.example/{kind}", "client_id": f"{slug}-{kind}"}
         rows.append(row(AuthProvider, f"{kind}_auth_providers", type=kind, **facts))
     for kind in ("google", "entra", "okta"):
@@ -305,6 +339,9 @@ async def fill_identities(db: Database, lab: Lab, slug: str) -> Ids:
     async with db.writing(subjects.system(AccountId(lab.account.id))) as unit:
         for one in [*rows, identity]:
             await unit.insert(one)
+        (by_mail,) = await unit.all(unit.select(AuthProvider).where(AuthProvider.type == "email_otp"))
+        await unit.update(by_mail, name=f"{slug} e-mail")
+    ids["email_otp_auth_providers"] = by_mail.id
     return {**ids, "directory_id": directory}
 
 

@@ -150,11 +150,11 @@ async def test_a_migrated_database_without_rows_is_empty(db: Database, target_ur
     ],
 )
 async def test_a_damaged_file_is_refused_and_leaves_no_database(
-    db: Database, target_url: str, tmp_path: Path, damage: Callable[[bytes], bytes], said: str
+    sqlite_db: Database, target_url: str, tmp_path: Path, damage: Callable[[bytes], bytes], said: str
 ) -> None:
-    await make_lab(db)
+    await make_lab(sqlite_db)
     file = tmp_path / "backup"
-    await backup(db, file)
+    await backup(sqlite_db, file)
     file.write_bytes(damage(file.read_bytes()))
 
     async with opened(target_url) as target:
@@ -163,10 +163,10 @@ async def test_a_damaged_file_is_refused_and_leaves_no_database(
         await is_untouched(target)
 
 
-async def test_a_backup_of_a_newer_version_is_refused(db: Database, target_url: str, tmp_path: Path) -> None:
-    await make_lab(db)
+async def test_a_backup_of_a_newer_version_is_refused(sqlite_db: Database, target_url: str, tmp_path: Path) -> None:
+    await make_lab(sqlite_db)
     file = tmp_path / "backup"
-    await backup(db, file)
+    await backup(sqlite_db, file)
     revision = migrate.revisions()[0]
     file.write_bytes(changed(file.read_bytes(), f'"revision":"{revision}"'.encode(), b'"revision":"9999"'))
 
@@ -224,9 +224,11 @@ class OlderBackup:
             writer.finish()
 
 
-async def test_a_backup_that_another_key_sealed_is_refused(db: Database, target_url: str, tmp_path: Path) -> None:
-    await make_lab(db)
-    await backup(db, tmp_path / "backup")
+async def test_a_backup_that_another_key_sealed_is_refused(
+    sqlite_db: Database, target_url: str, tmp_path: Path
+) -> None:
+    await make_lab(sqlite_db)
+    await backup(sqlite_db, tmp_path / "backup")
 
     async with opened(target_url, OTHER_KEY) as target:
         with pytest.raises(SettingError, match="not the key"):

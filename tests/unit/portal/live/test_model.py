@@ -291,13 +291,14 @@ class Model:
             stored = {_pair(row): int(row.expires_at.timestamp()) for row in rows if self._receives(row, name)}
             inbound = {pair: end for pair, end in fold.inbound.items() if end > now.timestamp()}
             assert inbound == stored, f"{where}: grants to reach {name}"
-            await self._check_beliefs(name, fold, rows, where)
+            await self._check_beliefs(name, fold, where)
         for name, count in self._silence.items():
             assert self._world.peers[name].bytes_of_events == count, f"{where}: {name} heard of another tenant"
 
-    async def _check_beliefs(self, name: str, fold: ClientFold, rows: list[PolicyAuthorization], where: str) -> None:
-        """What a client believes to have, it has: else it would stay refused."""
-        own = [row for row in rows if row.initiating_device_id == self._world.id(name)]
+    async def _check_beliefs(self, name: str, fold: ClientFold, where: str) -> None:
+        """What a client believes to have, it has, up to the instant of its end: else it would stay refused."""
+        now, rows = self._world.clock.utc_now(), await self._world.grants()
+        own = [row for row in rows if row.initiating_device_id == self._world.id(name) and row.expires_at >= now]
         for resource_id, gateway_id in fold.granted.items():
             has = any((row.resource_id, row.receiving_device_id) == (resource_id, gateway_id) for row in own)
             assert has, f"{where}: {name} believes in {self._world.names[resource_id]}"

@@ -20,8 +20,9 @@ from tests.unit.portal.live.test_changes import (
 from tests.unit.portal.live.world import World
 from wardgate.portal.changes import Dispatcher
 from wardgate.portal.channels.client import RECOMPUTE_S
+from wardgate.portal.channels.lists import MAX_AGE_S
 from wardgate.portal.db.outbox import Reader
-from wardgate.portal.db.tables import Membership, Policy, PolicyAuthorization
+from wardgate.portal.db.tables import Membership, Policy, PolicyAuthorization, Resource, StaticDevicePoolMember
 from wardgate.portal.services import accounts, groups, sites
 
 REPEATABLE = {"config_changed", "init", "resource_updated", "resource_filters_updated"}
@@ -85,7 +86,7 @@ async def test_what_was_missed_is_found(world: World) -> None:
         await session.execute(delete(Policy).where(Policy.id.in_([world.id("p-lab"), world.id("p-printers")])))
     await world.mark()
 
-    await world.advance(RECOMPUTE_S + 1, step=30)
+    await world.advance(RECOMPUTE_S + MAX_AGE_S + 1, step=30)
 
     heard = await world.told()
     assert heard == {
@@ -103,7 +104,7 @@ async def test_an_end_that_was_missed_is_found(world: World) -> None:
         await session.execute(earlier.values(expires_at=world.clock.utc_now().replace(hour=20)))
     await world.mark()
 
-    await world.advance(RECOMPUTE_S + 1, step=30)
+    await world.advance(RECOMPUTE_S + MAX_AGE_S + 1, step=30)
 
     assert await world.told() == {"gw-vienna": ["create_authorization laptop web"]}
     end = fold_gateway(world.peers["gw-vienna"]).grants[world.id("laptop"), world.id("web")]
@@ -115,8 +116,30 @@ async def test_a_lost_membership_is_found_and_nothing_else_is_sent(world: World)
         await session.execute(delete(Membership).where(Membership.actor_id == world.id("ugo")))
     await world.mark()
 
-    await world.advance(RECOMPUTE_S + 1, step=30)
+    await world.advance(RECOMPUTE_S + MAX_AGE_S + 1, step=30)
 
     heard = await world.told()
     assert heard["ugo-laptop"] == [f"{DELETED} ledger"]
     assert heard.keys() <= {"ugo-laptop", "gw-graz"}
+
+
+async def test_a_grant_is_by_what_the_resource_is_now_not_by_the_list(world: World) -> None:
+    """The list of the client is behind: the resource has moved and has another address."""
+    async with world.db.unscoped_write() as session:
+        moved = update(Resource).where(Resource.id == world.id("wiki"))
+        await session.execute(moved.values(site_id=world.id("vienna"), address="10.8.7.0/24"))
+
+    request = await world.granted("phone", "wiki", gateway="gw-vienna")
+
+    assert str(request.resource.address) == "10.8.7.0/24"
+
+
+async def test_a_device_that_has_just_left_a_pool_is_not_reached(world: World) -> None:
+    async with world.db.unscoped_write() as session:
+        of_pool = StaticDevicePoolMember.resource_id == world.id("printers")
+        await session.execute(delete(StaticDevicePoolMember).where(of_pool))
+    await world.mark()
+
+    await world.ask("phone", "printers", device="printer")
+
+    assert await world.told() == {"phone": ["client_device_access_denied forbidden"]}

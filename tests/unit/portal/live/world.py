@@ -248,7 +248,7 @@ class World:
             assert bool(frames) is bool(peer.bytes_of_events), name
             if frames or peer.is_closed.is_set():
                 heard[name] = [self.describe(peer, frame) for frame in frames]
-        return {name: _in_no_order(texts) if name.startswith("gw-") else texts for name, texts in heard.items()}
+        return Heard({name: _in_no_order(texts) for name, texts in heard.items()})
 
     async def advance(self, seconds: float, *, step: float = 10.0) -> None:
         """Lets time pass while all peers keep saying that they live."""
@@ -289,8 +289,19 @@ class World:
         return self.names.get(one, one)
 
 
+class Heard(dict[str, list[str]]):
+    """What peers were told. Neighbours of one event have no order: they are about different things."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, dict):
+            return NotImplemented
+        return dict(self) == {name: _in_no_order(texts) for name, texts in other.items()}
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
 def _in_no_order(texts: list[str]) -> list[str]:
-    """Sorts neighbours of one event: different clients at one gateway have no order."""
     runs = [sorted(run) for _, run in groupby(texts, key=lambda text: text.partition(" ")[0])]
     return [text for run in runs for text in run]
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
+import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
@@ -31,7 +32,7 @@ from wardgate.ids import ResourceId
 from wardgate.portal.clock import SystemClock
 from wardgate.portal.db.engine import Database
 from wardgate.portal.db.tables import Device
-from wardgate.portal.services import policies
+from wardgate.portal.services import actors, policies, tokens
 from wardgate.wire import portal
 
 START_S: Final = 60.0
@@ -300,6 +301,7 @@ class Installation:
     lab: Lab
     nodes: list[Node] = field(default_factory=list)
     agents: list[Agent] = field(default_factory=list)
+    api_token: str = ""
 
     async def node(self, **environment: str) -> Node:
         """One more portal."""
@@ -333,6 +335,19 @@ class Installation:
         assert self.lab.policy
         async with self.db.writing(self.lab.subject) as unit:
             await policies.delete_policy(unit, self.lab.policy.id)
+        return time.monotonic()
+
+    async def revoke_through(self, node: Node) -> float:
+        """The same through a portal's REST API, which wakes the others; when it had answered."""
+        assert self.lab.policy
+        if not self.api_token:
+            async with self.db.writing(self.lab.subject) as unit:
+                client = await actors.create_actor(unit, {"name": "Bench", "type": "api_client"}, ("api_client",))
+                self.api_token = (await tokens.create_api_token(unit, client.id, {"name": "bench"})).text
+        async with httpx.AsyncClient(base_url=node.url.replace("ws:", "http:", 1)) as http:
+            headers = {"Authorization": f"Bearer {self.api_token}"}
+            answer = await http.delete(f"/policies/{self.lab.policy.id}", headers=headers)
+        assert answer.is_success, answer.text
         return time.monotonic()
 
     async def allow(self) -> float:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.unit.portal.helpers import Lab
@@ -186,6 +187,7 @@ async def test_a_second_gateway_of_one_id_is_refused_at_another_portal(nodes: No
     with pytest.raises(Refusal) as refused:
         await nodes.second.gateway(lab, "gw", public_key=key("two"))
 
+    assert await ready(nodes.first) == (503, "draining")
     assert (refused.value.status, refused.value.problem["code"]) == (409, "gateway_already_connected")
 
 
@@ -361,6 +363,26 @@ async def test_what_strangers_say_on_the_bus_is_dropped_and_counted(nodes: Nodes
 
     assert counted(nodes.first, "bus_dropped_total", why="malformed") == 8
     assert online(nodes.first, lab)
+
+
+async def ready(node: PortalUnderTest) -> tuple[int, str]:
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(node.url.replace("ws:", "http:") + "/readyz")
+    return answer.status_code, answer.json()["status"]
+
+
+async def test_a_file_takes_a_portal_out_of_the_load_balancer(
+    settings: Settings, nodes: Nodes, lab: Lab, tmp_path: Path
+) -> None:
+    file = tmp_path / "draining"
+    with_file = settings.model_copy(update={"draining_file": file})
+    async with running_portal(with_file, nodes.clock) as node:
+        assert await ready(node) == (200, "ready")
+        file.touch()
+        assert await ready(node) == (503, "draining")
+        assert await (await node.client(lab)).take(portal.ClientInit), "all else goes on"
+        file.unlink()
+        assert await ready(node) == (200, "ready")
 
 
 # --- leaving in good order --------------------------------------------------------------------------------------------

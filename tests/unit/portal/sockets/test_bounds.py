@@ -203,6 +203,7 @@ async def test_an_address_that_proves_nothing_is_slowed_down_but_not_its_neighbo
         assert refused.json()["code"] == "rate_limited"
         assert (await client.get("/sites", headers=good)).status_code == 200
         assert (await client.get("/healthz")).status_code == 200
+        assert {(await client.get("/openapi.json", headers=good)).status_code for _ in range(9)} == {200}
         clock.advance(1.0)
         assert (await client.get("/sites", headers=bad(10))).status_code == 401
     assert counted(server, "address_rate") == 3

@@ -10,6 +10,8 @@ from tests.unit.portal.web.conftest import Browser, Pages
 from wardgate.portal.db.devices import create_device
 from wardgate.portal.db.tables import Actor, Group, Policy, Resource, Site
 from wardgate.portal.domain.checks import RESERVED_SLUGS
+from wardgate.portal.services.policies import delete_policy
+from wardgate.portal.services.policy_tests import create_policy_test
 from wardgate.portal.web.door import ACCOUNT_PAGES, first_parts
 from wardgate.portal.web.security import HEADERS
 
@@ -86,6 +88,38 @@ async def test_a_policy_keeps_its_conditions_through_the_form(pages: Pages, brow
     assert "not from AT or DE" in listed
     wrong = await browser.post(f"/corp/policies/{policy.id}", 422, **{**fields, "hours_M": "17:00-09:00"})
     assert 'value="17:00-09:00"' in wrong.text
+
+
+async def test_the_editor_says_who_gains_and_a_broken_policy_test_needs_a_reason(
+    pages: Pages, browser: Browser
+) -> None:
+    db = pages.app.state.hub.db
+    async with db.writing(pages.lab.subject) as unit:
+        fields = {"name": "nobody reaches it", "who": "everyone", "resource": "Lab", "expectation": "never_reaches"}
+        await delete_policy(unit, str(pages.lab.policy and pages.lab.policy.id))
+        _, snapshot = await db.snapshots.current(unit)
+        await create_policy_test(unit, fields, snapshot)
+    given: dict[str, Any] = {"group_id": pages.lab.group.id, "resource_id": pages.lab.resource.id}
+    page = await browser.get("/corp/policies/new")
+    csrf = re.search(r'name="csrf" value="([^"]+)"', page)
+    assert csrf
+
+    effect = (await browser.send("/corp/policies/new/effect", 200, csrf=csrf[1], **given)).text
+    incomplete = (await browser.send("/corp/policies/new/effect", 200, csrf=csrf[1], group_id="")).text
+    refused = await browser.send("/corp/policies/new", 409, csrf=csrf[1], **given)
+
+    assert "+1" in effect
+    assert "Mia" in effect
+    assert "would break" in effect
+    assert "to see whom it concerns" in incomplete
+    assert "nobody reaches it" in refused.text
+    assert 'name="reason"' in refused.text
+    assert await rows(pages, Policy) == []
+    await browser.send("/corp/policies/new", csrf=csrf[1], reason="the auditors asked for it", **given)
+    (policy,) = await rows(pages, Policy)
+    shown = await browser.get(f"/corp/policies/{policy.id}/delete")
+    assert "−1" in shown
+    assert "Mia" in shown
 
 
 async def test_a_policy_is_turned_off_and_on_in_its_row(pages: Pages, browser: Browser) -> None:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from wardgate.portal.db import lists
 from wardgate.portal.db.tables import Resource
 from wardgate.portal.domain.checks import is_uuid
-from wardgate.portal.services.explanations import explain_access
+from wardgate.portal.services.explanations import Question, explain_access
 from wardgate.portal.web.context import Handler, Page
 
 
@@ -19,7 +19,9 @@ async def show(page: Page) -> Response:
         people = await lists.actors(scope, lists.Wanted(size=1000), (*lists.PEOPLE, "service_account"))
         resources = await lists.options(scope, Resource)
         if is_uuid(who) and is_uuid(to):
-            explanation = await explain_access(scope, who, to, page.now, page.context.hub.presence)
+            asked = Question(who, to)
+            answer = await explain_access(page.db, scope, asked, page.now, page.context.hub.presence)
+            explanation = answer.explanation
     actor = next((row[0] for row in people.rows if row[0].id == who), None)
     resource = next((one for one in resources if one.id == to), None)
     return page.show(

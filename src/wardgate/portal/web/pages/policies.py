@@ -1,19 +1,21 @@
 """Policies: which group reaches which resource, and only when."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
-from wardgate.errors import InvalidInput
+from wardgate.errors import InvalidInput, NotFound, PolicyTestFailed
 from wardgate.portal.db import lists
 from wardgate.portal.db.identity_tables import AuthProvider
-from wardgate.portal.db.scope import Scope
+from wardgate.portal.db.scope import Scope, UnitOfWork
 from wardgate.portal.db.tables import Group, Policy, Resource
 from wardgate.portal.services import policies
 from wardgate.portal.web import words
 from wardgate.portal.web.context import Handler, Page, errors_of
+from wardgate.portal.web.pages.effects import effect_of
 from wardgate.portal.web.pages.listing import Links, wanted
 
 
@@ -131,23 +133,49 @@ def _whole_day(ranges: str) -> str:
     return "true" if ranges in ("00:00-24:00", "0-24", "true") else ranges
 
 
-async def save(page: Page) -> Response:
-    """Makes or changes a policy."""
-    form = await page.form()
-    fields: dict[str, Any] = {
+def _fields_of(form: FormData) -> dict[str, Any]:
+    return {
         "group_id": form.get("group_id") or None,
         "resource_id": form.get("resource_id") or None,
         "description": form.get("description") or None,
         "flow_log_uploads_enabled": "flow_log_uploads_enabled" in form,
         "conditions": _conditions_of(form),
     }
+
+
+async def _write(unit: UnitOfWork, policy_id: str | None, fields: dict[str, Any]) -> None:
+    if policy_id is None:
+        await policies.create_policy(unit, fields)
+    else:
+        await policies.update_policy(unit, policy_id, fields)
+
+
+async def show_effect(page: Page) -> Response:
+    """The panel beside the form: who gains, who loses, and which tests the change touches."""
+    form = await page.form()
     policy_id = page.request.path_params.get("id")
     try:
-        async with page.db.writing(page.subject) as unit:
-            if policy_id is None:
-                await policies.create_policy(unit, fields)
-            else:
-                await policies.update_policy(unit, policy_id, fields)
+        effect = await effect_of(page, lambda unit: _write(unit, policy_id, _fields_of(form)))
+    except (InvalidInput, NotFound):
+        return page.show("policies/effect.html", effect=None)
+    return page.show("policies/effect.html", effect=effect)
+
+
+async def save(page: Page) -> Response:
+    """Makes or changes a policy; one that breaks a policy test needs a reason."""
+    form = await page.form()
+    fields = _fields_of(form)
+    policy_id = page.request.path_params.get("id")
+    reason = str(form.get("reason", "")).strip()
+    try:
+        async with page.db.writing(replace(page.subject, force_reason=reason or None)) as unit:
+            await _write(unit, policy_id, fields)
+    except PolicyTestFailed as error:
+        async with page.db.scoped(page.subject) as scope:
+            known = await scope.find(Policy, policy_id) if policy_id else None
+            shown = {one["property"]: _typed(one, form) for one in fields["conditions"]}
+            errors = {"reason": f"{str(error)[:1].upper()}{str(error)[1:]}. Change it, or say why it may."}
+            return await _form(page, scope, known, {**fields, "conditions": shown}, errors, 409)
     except InvalidInput as error:
         async with page.db.scoped(page.subject) as scope:
             known = await scope.find(Policy, policy_id) if policy_id else None
@@ -185,7 +213,15 @@ async def delete(page: Page) -> Response:
             group = await scope.find(Group, policy.group_id) if policy.group_id else None
             resource = await scope.get(Resource, policy.resource_id)
             grants = await lists.count_grants(scope, page.now, policy_id=policy.id)
-        return page.show("policies/delete.html", policy=policy, group=group, resource=resource, grants=grants)
+        effect = await effect_of(page, lambda unit: policies.delete_policy(unit, policy.id))
+        values: dict[str, Any] = {
+            "policy": policy,
+            "group": group,
+            "resource": resource,
+            "grants": grants,
+            "effect": effect,
+        }
+        return page.show("policies/delete.html", **values)
     await page.form()
     async with page.db.writing(page.subject) as unit:
         await policies.delete_policy(unit, page.id())
@@ -196,8 +232,10 @@ ROUTES: Final[list[tuple[list[str], str, Handler]]] = [
     (["GET"], "/policies", index),
     (["GET"], "/policies/new", edit),
     (["POST"], "/policies/new", save),
+    (["POST"], "/policies/new/effect", show_effect),
     (["GET"], "/policies/{id}", edit),
     (["POST"], "/policies/{id}", save),
+    (["POST"], "/policies/{id}/effect", show_effect),
     (["POST"], "/policies/{id}/switch", switch),
     (["GET", "POST"], "/policies/{id}/delete", delete),
 ]
