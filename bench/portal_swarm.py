@@ -260,6 +260,8 @@ class Agent(asyncio.Protocol):
             return
         head = text[:80]
         if b'"phx_reply"' in head:
+            if not self.joined_at:
+                self._set_timer(0.0, None)  # the join is confirmed; the init may take its time
             return
         if not self.joined_at and b'"init"' in head:
             self.joined_at = time.monotonic()

@@ -23,6 +23,9 @@ _BEARER: Final = "Bearer "
 _PUBLIC_KEY: Final = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", re.ASCII)
 _MAX_TEXT: Final = 255
 _MAX_BUCKETS: Final = 50_000
+_PRESSURE_HALVES_S: Final = 5.0
+_LEAST_RETRY_S, _LEAST_SPREAD_S, _MOST_SPREAD_S = 2, 6.0, 28.0
+_TURNED_AWAY_PER_S: Final = 200.0
 Networks = Sequence[IPv4Network | IPv6Network]
 
 
@@ -224,3 +227,26 @@ class ConnectLimiter:
             self._buckets.popitem(last=False)
         if not is_allowed:
             raise refusal.rate_limited()
+
+
+class Pressure:
+    """How many were turned away lately because too many came at once; the more, the longer they are told to wait.
+
+    Turning somebody away costs as well, so those who are keep away long enough for the others to be let in.
+    """
+
+    def __init__(self) -> None:
+        self._level = 0.0
+        self._at = 0.0
+
+    def retry_after_s(self, now: float, chance: float) -> int:
+        """Counts one more, and says when it may come back.
+
+        Args:
+            chance: From 0 to 1, so that they do not come back together.
+        """
+        self._level = self._level * 0.5 ** ((now - self._at) / _PRESSURE_HALVES_S) + 1
+        self._at = now
+        return _LEAST_RETRY_S + round(
+            chance * min(_MOST_SPREAD_S, max(_LEAST_SPREAD_S, self._level / _TURNED_AWAY_PER_S))
+        )

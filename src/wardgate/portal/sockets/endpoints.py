@@ -34,6 +34,7 @@ from wardgate.portal.sockets.connect import (
     ConnectLimiter,
     DeviceParams,
     Origin,
+    Pressure,
     check_origin,
     parse_token,
     read_device_params,
@@ -48,9 +49,8 @@ from wardgate.wire.portal import ApiVersion
 
 _Open = Callable[[WebSocket, SocketTransport], Awaitable[Channel]]
 _MAX_CLIENT_NAME: Final = 15
-MAX_CONNECTING: Final = 2000
+MAX_CONNECTING: Final = 300
 """Connects that are looked at side by side. More would wait longer than programs do, and all would be for nothing."""
-BUSY_LEAST_S, BUSY_SPREAD_S = 2, 6
 
 
 @dataclass
@@ -62,6 +62,7 @@ class Sockets:
     def __post_init__(self) -> None:
         settings = self.hub.settings
         self._connecting = 0
+        self._pressure = Pressure()
         self._limiter = ConnectLimiter(self.hub.clock, settings.connect_refill_rate, settings.connect_capacity)
 
     def routes(self) -> list[WebSocketRoute]:
@@ -96,7 +97,7 @@ class Sockets:
             if self.hub.is_draining:
                 raise refusal.draining()
             if self._connecting > MAX_CONNECTING:
-                raise refusal.busy(BUSY_LEAST_S + round(self.hub.random() * BUSY_SPREAD_S))
+                raise refusal.busy(self._pressure.retry_after_s(self.hub.clock.now(), self.hub.random()))
             channel = await open_channel(websocket, transport)
         except Refused as error:
             await self._refuse(websocket, error)
@@ -136,11 +137,11 @@ class Sockets:
         origin, text = self._admit(websocket)
         token = parse_token(text, "client")
         params = self._client_params(websocket, origin)
-        found = await self._admit_client(token, origin, params)
+        found = await self._admit_client(token, origin, params, transport.is_gone)
         if isinstance(found, Account):
             if await plans.keeps_clients_out(self.hub.db, found):
                 raise refusal.limits_exceeded()
-            found = await self._admit_client(token, origin, params, has_room=True)
+            found = await self._admit_client(token, origin, params, transport.is_gone, has_room=True)
             assert not isinstance(found, Account)
         if isinstance(found, Refused):
             raise found
@@ -165,7 +166,13 @@ class Sockets:
             return error
 
     async def _admit_client(
-        self, token: ParsedToken, origin: Origin, params: DeviceParams | Refused, *, has_room: bool = False
+        self,
+        token: ParsedToken,
+        origin: Origin,
+        params: DeviceParams | Refused,
+        is_gone: Callable[[], bool],
+        *,
+        has_room: bool = False,
     ) -> tuple[Owner, Device, str | None] | Refused | Account:
         """Finds the token's owner and the device, and keeps what it connects with, together with those of others.
 
@@ -177,6 +184,8 @@ class Sockets:
         """
 
         async def work(unit: UnitOfWork) -> tuple[Owner, Device, str | None] | Refused | Account:
+            if is_gone():
+                return refusal.unhandled()  # nobody waits for the answer any more
             owner = await tokens.client_token_owner(unit.session, token, unit.at)
             if owner is None or owner.actor is None:
                 return refusal.invalid_token()

@@ -63,6 +63,10 @@ class SocketTransport:
         self.writable()
         self._wire.take_over(self)
 
+    def is_gone(self) -> bool:
+        """Whether the other end left."""
+        return self._wire.disconnected
+
     # --- out ----------------------------------------------------------------------------------------------------------
 
     def send(self, frame: Frame) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from wardgate.portal.domain.subjects import Location
-from wardgate.portal.sockets.connect import Origin, read_device_params, read_relay_params, remote_ip
+from wardgate.portal.sockets.connect import Origin, Pressure, read_device_params, read_relay_params, remote_ip
 from wardgate.portal.sockets.refusal import Refused
 
 NAMES = ["external_id", "firezone_id", "public_key", "name", "ipv4", "ipv6", "port", "device_serial", "device_uuid"]
@@ -45,3 +45,13 @@ def test_any_forwarding_header_leaves_an_address(header: str) -> None:
 
     assert found is not None
     ip_address(found)
+
+
+def test_the_more_are_turned_away_the_longer_they_wait() -> None:
+    pressure = Pressure()
+
+    assert [pressure.retry_after_s(0.0, chance) for chance in (0.0, 1.0)] == [2, 8]
+    for _ in range(5000):
+        waits = pressure.retry_after_s(1.0, 1.0)
+    assert 20 <= waits <= 30
+    assert pressure.retry_after_s(100.0, 1.0) == 8
