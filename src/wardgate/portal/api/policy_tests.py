@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from wardgate.portal.api.context import Authenticated, Caller
 from wardgate.portal.api.lists import Paged, page_of
 from wardgate.portal.api.objects import Data, In, Out, Page, Text
+from wardgate.portal.api.routing import updates
 from wardgate.portal.db.access_tables import PolicyTest
 from wardgate.portal.services import policy_tests
 from wardgate.portal.services.policy_tests import TestResult
@@ -132,8 +133,7 @@ async def create_policy_test(
     return Data(data=_result(policy_tests.result_of(row, snapshot, _now(caller))))
 
 
-@router.patch("/policy_tests/{test_id}")
-@router.put("/policy_tests/{test_id}", include_in_schema=False)
+@updates(router, "/policy_tests/{test_id}")
 async def update_policy_test(caller: Authenticated, test_id: UUID, policy_test: TestBody) -> Data[PolicyTestResult]:
     """Changes a policy test, and says whether it holds."""
     async with caller.db.writing(caller.subject) as unit:
