@@ -41,6 +41,7 @@ from wardgate.portal.db.identity_tables import (
 from wardgate.portal.db.tables import Base, ChangeLog, new_id
 from wardgate.portal.domain import subjects
 from wardgate.portal.services import actors, groups, policies, resources, sites, tokens
+from wardgate.portal.services.policy_tests import create_policy_test
 
 Ids = dict[str, str]
 ROUTES = sorted(
@@ -74,10 +75,16 @@ BODIES: dict[str, Any] = {
     "POST /policies": {"policy": {"group_id": "{other_group_id}", "resource_id": "{resource_id}"}},
     "PATCH /policies/{policy_id}": {"policy": {"group_id": "{group_id}", "resource_id": "{resource_id}"}},
     "PATCH /clients/{client_id}": {"client": {"name": "Changed"}},
+    "POST /policy_tests": {
+        "policy_test": {"name": "New", "who": "everyone", "resource": "*", "expectation": "never_reaches"}
+    },
+    "PATCH /policy_tests/{test_id}": {"policy_test": {"name": "Changed"}},
+    "POST /preview": {"method": "DELETE", "path": "/policies/{policy_id}"},
 }
 QUERIES: dict[str, str] = {
     "GET /explain": "actor_id={actor_id}&resource_id={resource_id}",
     "GET /logs": "type=change",
+    "GET /reach": "resource={resource_id}",
 }
 """Queries that a route does not work without."""
 _ID_IN_QUERY = re.compile(r"(^|_)id$")
@@ -169,7 +176,7 @@ class Walk:
         for name in placeholders(method, path):
             assert name in ids, f"the walk has no {name} for {method} {path}"
             target = target.replace(f"{{{name}}}", ids[name])
-            text = text.replace(f'"{{{name}}}"', f'"{ids[name]}"') if text else None
+            text = text.replace(f"{{{name}}}", ids[name]) if text else None
         headers = {"Content-Type": "application/json"} if text else None
         return await client.request(method, target, content=text, headers=headers)
 
@@ -339,6 +346,9 @@ async def fill_identities(db: Database, lab: Lab, slug: str) -> Ids:
     async with db.writing(subjects.system(AccountId(lab.account.id))) as unit:
         for one in [*rows, identity]:
             await unit.insert(one)
+        _, snapshot = await db.snapshots.current(unit)
+        never = {"name": f"{slug} never", "who": "everyone", "resource": f"{slug}*", "expectation": "never_reaches"}
+        ids["test_id"] = (await create_policy_test(unit, never, snapshot)).id
         (by_mail,) = await unit.all(unit.select(AuthProvider).where(AuthProvider.type == "email_otp"))
         await unit.update(by_mail, name=f"{slug} e-mail")
     ids["email_otp_auth_providers"] = by_mail.id
