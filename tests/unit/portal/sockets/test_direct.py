@@ -105,9 +105,9 @@ async def test_messages_keep_their_order_while_one_is_handled(server: PortalUnde
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (frame(b"\xff\xfe"), 1007),
+        (frame(b"\xff\xfe", mask=b"mask"), 1007),
         (bytes((0x81, 2)) + b"{}", 1002),  # not masked
-        (frame(b"x", 3), 1002),  # no such opcode
+        (frame(b"x", 3, mask=b"mask"), 1002),  # no such opcode
         (struct.pack("!BBQ", 0x81, 0xFF, 2**40) + bytes(4), 1009),
     ],
 )

@@ -1,7 +1,7 @@
 """Who reaches what, as a list."""
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 
@@ -69,6 +69,6 @@ async def test_reach_of_another_time(portal: Portal, clock: ManualClock) -> None
     assert len(await pairs(portal, f"actor={ids['ben']}&as_of={then}")) == 2
 
 
-@pytest.mark.parametrize(("query", "status"), [("", 422), (f"actor={uuid4()}", 404), ("actor=me", 400)])
+@pytest.mark.parametrize(("query", "status"), [("", 422), (f"actor={UUID(int=1)}", 404), ("actor=me", 400)])
 async def test_questions_that_cannot_be_answered(portal: Portal, query: str, status: int) -> None:
     await portal.ask("GET", f"/reach?{query}", status=status)
