@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -18,7 +19,23 @@ from wardgate.portal.db.keyring import key_file_of
 @pytest.fixture(scope="session", autouse=True)
 def plain_tracebacks() -> None:
     """Tracebacks as the portal logs them: coloured ones with all variables take seconds each."""
+    _configure_logs()
+
+
+def _configure_logs() -> None:
+    structlog.reset_defaults()
     structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command that ran within a test has set up the logs of its process, and loggers keep that."""
+    yield
+    if structlog.get_config()["cache_logger_on_first_use"]:  # as a program configures it
+        _configure_logs()
+        for module in [one for name, one in sys.modules.items() if name.startswith("wardgate.")]:
+            for logger in (vars(module).get("log"), vars(module).get("_log")):
+                getattr(logger, "__dict__", {}).pop("bind", None)
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,7 @@ WORDS = (
     "mac",
 )
 COMPARISONS: set[str] = {
+    "api/places.py: of != stamp",  # whether a page is of the same account as the one before
     "api/idempotency.py: found.request_hash != self._hash",  # of what the asker itself asked
     "db/backup_file.py: value.get('sha256') != seen.hexdigest()",  # whether a file is whole
     "services/log_sinks.py: secrets != known",  # whether an admin's own form has others than before

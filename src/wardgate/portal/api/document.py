@@ -142,8 +142,8 @@ def statuses_of(path: str, method: str) -> list[int]:
     found = {*_ALWAYS, 400}
     if "{" in path:
         found |= {404}
-    if path == "/explain":
-        found |= {404, 422}
+    if path in ("/explain", "/reach"):
+        found |= {404, 422} | ({409} if path == "/reach" else set())
     if method != "get":
         found |= {403, 408, 409, 413, 415, 422} | ({404} if path == "/policies" else set())
     if "intune" in path or "iru" in path:

@@ -120,9 +120,9 @@ ROWS: dict[str, tuple[Change, set[str]]] = {
         {"token", "grant"},
     ),
     "session deleted": (lambda unit, world: unit.delete(world.session), {"session"}),
-    "client unverified": (
+    "client unverified, and no policy asks for that": (
         lambda unit, world: devices.set_verified(unit, world.client.id, False),
-        {"grant"},
+        set(),
     ),
     "client deleted": (lambda unit, world: devices.delete_client(unit, world.client.id), {"client", "grant"}),
     "policy disabled": (disabled(policies.update_policy, lambda world: policy_of(world.lab).id), {"grant"}),

@@ -154,6 +154,9 @@ async def show_effect(page: Page) -> Response:
     """The panel beside the form: who gains, who loses, and which tests the change touches."""
     form = await page.form()
     policy_id = page.request.path_params.get("id")
+    if policy_id is not None:
+        async with page.db.scoped(page.subject) as scope:
+            await scope.get(Policy, policy_id)
     try:
         effect = await effect_of(page, lambda unit: _write(unit, policy_id, _fields_of(form)))
     except (InvalidInput, NotFound):
