@@ -60,7 +60,7 @@ def _gateway(page: Page) -> None:
 
 def _resource_and_policy(page: Page) -> None:
     page.click("text=Add what it should reach")
-    page.check("input[name=type][value=ip]", force=True)
+    page.locator(".choices label", has_text="IP address").click()
     page.fill("#address", "10.9.0.2")
     page.fill("#name", "Wiki")
     page.click("button.main")
