@@ -88,7 +88,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Ends in an orderly way; a signal that asked for it is answered, so the exit status is 0."""
-        self._service.stopping()
+        if not self._hub.is_draining:  # else it was said when the draining began
+            self._service.stopping()
         if self._watchdog is not None:
             self._watchdog.cancel()
         await super().shutdown(sockets)

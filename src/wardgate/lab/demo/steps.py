@@ -351,6 +351,9 @@ def wait_joined(cast: Cast) -> None:
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copies a database that is in use."""
+    """Copies a database that is in use, and the key of its secrets."""
     with closing(sqlite3.connect(source)) as before, closing(sqlite3.connect(target)) as after:
         before.backup(after)
+    key, copied = (path.with_name(path.name + ".key") for path in (source, target))
+    copied.touch(mode=0o600)
+    copied.write_bytes(key.read_bytes())
