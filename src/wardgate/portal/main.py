@@ -245,9 +245,9 @@ async def _client_token(db: Database, slug: str, actor: str, days: int) -> dict[
 
 
 async def _sign_in_link(db: Database, slug: str, email: str, base: str) -> dict[str, str]:
-    subject = await system_of(db, slug)
+    subject, link = await system_of(db, slug), await sign_in.new_link()
     async with db.writing(subject) as unit:
-        passcode = await sign_in.start_link(unit, email)
+        passcode = await sign_in.start_link(unit, email, link)
         account = await unit.account()
     base = base.replace("wss://", "https://", 1).replace("ws://", "http://", 1)
     return {"url": f"{base}/{account.slug}/sign-in/link/{passcode.id}.{passcode.text}"}

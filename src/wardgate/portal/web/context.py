@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -78,6 +78,13 @@ class WebContext:
     def __post_init__(self) -> None:
         self.mails = Throttle(self.hub.clock, most=3, window_s=300.0)
         self.attempts = Throttle(self.hub.clock, most=30, window_s=300.0)
+        self.background: set[asyncio.Task[None]] = set()
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does something that no answer waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
 
     @property
     def db(self) -> Database:

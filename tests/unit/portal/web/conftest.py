@@ -1,5 +1,6 @@
 """The pages of a portal with one account, asked as a browser asks."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class Browser:
     async def send(self, path: str, status: int = 303, **fields: Any) -> httpx.Response:
         """A form from wherever the path's own page is not."""
         answer = await self.client.post(path, data=fields, headers={"sec-fetch-site": "same-origin"})
+        await asyncio.sleep(0)  # what the answer did not wait for has its turn
         assert answer.status_code == status, (path, answer.status_code, answer.text[:2000])
         return answer
 
@@ -71,9 +73,9 @@ class Pages:
         return Browser(httpx.AsyncClient(transport=transport, base_url=HOST))
 
     async def link_for(self, email: str) -> str:
-        db = self.app.state.hub.db
+        db, link = self.app.state.hub.db, await sign_in.new_link()
         async with db.writing(self.lab.subject) as unit:
-            passcode = await sign_in.start_link(unit, email)
+            passcode = await sign_in.start_link(unit, email, link)
             account = await unit.session.get(Account, self.lab.account.id)
         return f"/{account.slug}/sign-in/link/{passcode.id}.{passcode.text}"
 

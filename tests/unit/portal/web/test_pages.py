@@ -7,9 +7,11 @@ import pytest
 
 from tests.unit.portal.helpers import make_lab
 from tests.unit.portal.web.conftest import Browser, Pages
+from wardgate.portal.db import lists
 from wardgate.portal.db.devices import create_device
 from wardgate.portal.db.tables import Actor, Group, Policy, Resource, Site
 from wardgate.portal.domain.checks import RESERVED_SLUGS
+from wardgate.portal.services.groups import change_members
 from wardgate.portal.services.policies import delete_policy
 from wardgate.portal.services.policy_tests import create_policy_test
 from wardgate.portal.web.door import ACCOUNT_PAGES, first_parts
@@ -144,10 +146,37 @@ async def test_people_and_groups(pages: Pages, browser: Browser) -> None:
     taken = await browser.post("/corp/people/new", 422, name="X", email="IVAN@corp.example", type="account_user")
     assert "Another one has this already" in taken.text
 
-    await browser.post(f"{ivan}/edit", name="Ivan", email="ivan@corp.example", type="account_user")
+    unticked: dict[str, Any] = {
+        "name": "Ivan",
+        "email": "ivan@corp.example",
+        "type": "account_user",
+        "groups_were": [group.id],
+    }
+    await browser.post(f"{ivan}/edit", **unticked)
     assert "through Engineering" not in await browser.get(ivan)
     await browser.post("/corp/groups/new", name="Data", members=[ivan.rpartition("/")[2]])
     assert "Data" in await browser.get(ivan)
+
+
+async def test_a_form_changes_only_the_boxes_that_were_ticked_or_unticked(pages: Pages, browser: Browser) -> None:
+    (group,) = [one for one in await rows(pages, Group) if one.type == "static"]
+    ivan, olga = [
+        (await browser.post("/corp/people/new", name=name, email=f"{name}@corp.example", type="account_user"))
+        .headers["location"]
+        .rpartition("/")[2]
+        for name in ("Ivan", "Olga")
+    ]
+    page = await browser.get(f"/corp/groups/{group.id}/edit")
+    assert f'name="members_were" value="{pages.lab.actor.id}"' in page
+    async with pages.app.state.hub.db.writing(pages.lab.subject) as unit:
+        await change_members(unit, group.id, add=[olga])  # while the form is open
+
+    given: dict[str, Any] = {"members_were": [pages.lab.actor.id], "members": [ivan]}
+    await browser.post(f"/corp/groups/{group.id}/edit", name=group.name, **given)
+
+    async with pages.app.state.hub.db.scoped(pages.lab.subject) as scope:
+        members = {one.id for one in await lists.members(scope, group.id)}
+    assert members == {ivan, olga}
 
 
 async def test_the_last_admin_stays(pages: Pages, browser: Browser) -> None:

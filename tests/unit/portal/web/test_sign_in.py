@@ -1,5 +1,6 @@
 """Signing in to the pages, and what does not get anybody in."""
 
+import asyncio
 import re
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ from tests.unit.portal.web.conftest import Pages
 from wardgate.portal.db.identity_tables import OneTimePasscode, PortalSession
 from wardgate.portal.db.log_tables import SessionLog
 from wardgate.portal.db.purge import remove_tokens
+from wardgate.portal.services import sign_in
 from wardgate.portal.services.actors import create_actor, update_actor
 from wardgate.portal.web.security import own_path
 
@@ -58,6 +60,40 @@ async def test_who_may_not_sign_in_sees_what_everybody_sees_and_gets_no_mail(pag
     assert page.replace(email, ADA) == known
     assert refused.text.replace(email, ADA) == wrong.text
     assert [mail[0] for mail in pages.mailbox.mails] == [ADA]
+
+
+async def test_no_answer_waits_for_the_mail_server(pages: Pages) -> None:
+    taken = asyncio.Event()
+
+    class Slow:
+        async def send(self, to: str, subject: str, text: str) -> None:
+            await taken.wait()
+            await pages.mailbox.send(to, subject, text)
+
+    pages.app.state.web.mailer = Slow()
+    async with asyncio.timeout(10):
+        await pages.browser().send("/corp/sign-in", email=ADA)
+
+    assert pages.mailbox.mails == []
+    taken.set()
+    await asyncio.gather(*pages.app.state.web.background)
+    assert len(pages.mailbox.mails) == 1
+
+
+async def test_hashing_leaves_the_event_loop_alone(pages: Pages) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await sign_in.new_code()
+    counting.cancel()
+
+    assert turns > 100
 
 
 async def test_a_code_takes_three_attempts_and_fifteen_minutes_at_most(pages: Pages) -> None:

@@ -7,10 +7,10 @@ from starlette.responses import Response
 from wardgate.errors import InvalidInput
 from wardgate.portal.db import lists
 from wardgate.portal.db.scope import Scope
-from wardgate.portal.db.tables import Actor, Group
+from wardgate.portal.db.tables import Group
 from wardgate.portal.services import groups
 from wardgate.portal.web.context import Handler, Page, errors_of
-from wardgate.portal.web.pages.listing import Links, wanted
+from wardgate.portal.web.pages.listing import MAX_CHOICES, Links, ticked, wanted
 
 
 async def _counts(scope: Scope, some: list[Group]) -> dict[str, int]:
@@ -48,17 +48,16 @@ async def edit(page: Page) -> Response:
     """The form."""
     async with page.db.scoped(page.subject) as scope:
         group = await scope.get(Group, page.id()) if "id" in page.request.path_params else None
-        members = [actor.id for actor in await lists.members(scope, group.id, 5000)] if group else []
-        form = {"name": group.name if group else "", "members": members}
+        members = [actor.id for actor in await lists.members(scope, group.id, MAX_CHOICES)] if group else []
+        form = {"name": group.name if group else "", "members": members, "members_were": members}
         return await _form(page, scope, group, form, {})
 
 
 async def _form(
     page: Page, scope: Scope, group: Group | None, form: dict[str, Any], errors: Any, status: int = 200
 ) -> Response:
-    people = await scope.all(
-        scope.select(Actor).where(Actor.type != "api_client").order_by(Actor.name, Actor.id).limit(5000)
-    )
+    part = await lists.actors(scope, lists.Wanted(size=MAX_CHOICES), (*lists.PEOPLE, "service_account"))
+    people = [row[0] for row in part.rows]
     return page.show("groups/edit.html", status, group=group, form=form, errors=errors, people=people)
 
 
@@ -66,7 +65,7 @@ async def save(page: Page) -> Response:
     """Makes or changes a group."""
     form = await page.form()
     group_id = page.request.path_params.get("id")
-    members = [str(one) for one in form.getlist("members")]
+    add, remove = ticked(form, "members")
     try:
         async with page.db.writing(page.subject) as unit:
             fields = {"name": form.get("name")}
@@ -74,11 +73,12 @@ async def save(page: Page) -> Response:
                 group = await groups.create_group(unit, fields)
             else:
                 group = await groups.update_group(unit, group_id, fields)
-            await groups.set_members(unit, group.id, members)
+            await groups.change_members(unit, group.id, add=add, remove=remove)
     except InvalidInput as error:
         async with page.db.scoped(page.subject) as scope:
             known = await scope.find(Group, group_id) if group_id else None
-            given = {"name": form.get("name"), "members": members}
+            given: dict[str, Any] = {name: form.getlist(name) for name in ("members", "members_were")}
+            given["name"] = form.get("name")
             return await _form(page, scope, known, given, errors_of(error), 422)
     return page.go("groups", group.id, toast="Group added." if group_id is None else "Group saved.")
 

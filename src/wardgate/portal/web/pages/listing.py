@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from starlette.datastructures import FormData
+
 from wardgate.portal.db.lists import SIZES, Part, Wanted
 from wardgate.portal.web.context import Page
 
+MAX_CHOICES: Final = 500
+"""Boxes that a form has at most; what it does not show, it does not change."""
 _MOST_PAGES: Final = 10_000
 
 
@@ -27,6 +31,15 @@ def wanted(page: Page, *filters: str, sort: str = "", is_descending: bool = Fals
         size=int(size) if size in {str(one) for one in SIZES} else SIZES[1],
         only={name: value for name in filters if (value := page.query(name))},
     )
+
+
+def ticked(form: FormData, name: str) -> tuple[list[str], list[str]]:
+    """What was ticked in a form and what was unticked, by the boxes as they were shown (`<name>_were`).
+
+    So what others changed meanwhile, and what there was no box for, stays.
+    """
+    now, were = ({str(one) for one in form.getlist(field)} for field in (name, f"{name}_were"))
+    return sorted(now - were), sorted(were - now)
 
 
 class Links:

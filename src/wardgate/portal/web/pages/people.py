@@ -11,7 +11,7 @@ from wardgate.portal.db.scope import Scope
 from wardgate.portal.db.tables import Actor, ClientToken, Group
 from wardgate.portal.services import actors, groups, tokens
 from wardgate.portal.web.context import Handler, Page, errors_of
-from wardgate.portal.web.pages.listing import Links, wanted
+from wardgate.portal.web.pages.listing import MAX_CHOICES, Links, ticked, wanted
 
 MACHINE: Final = "service_account"
 KINDS: Final = {"people": lists.PEOPLE, "service-accounts": (MACHINE,)}
@@ -79,6 +79,7 @@ async def edit(page: Page) -> Response:
             "type": actor.type if actor else "account_user",
             "allow_email_otp_sign_in": actor.allow_email_otp_sign_in if actor else True,
             "groups": [group.id for group in chosen],
+            "groups_were": [group.id for group in chosen],
         }
         return await _form(page, scope, actor, form, {})
 
@@ -87,6 +88,7 @@ async def _form(
     page: Page, scope: Scope, actor: Actor | None, form: dict[str, Any], errors: Any, status: int = 200
 ) -> Response:
     static = [group for group in await lists.options(scope, Group) if group.type == "static" and not group.directory_id]
+    static = static[:MAX_CHOICES]
     kind = _kind(page)
     return page.show(
         "people/edit.html", status, kind=kind, actor=actor, form=form, errors=errors, groups=static, roles=ROLES
@@ -106,7 +108,7 @@ async def save(page: Page) -> Response:
         }
     elif actor_id is None:
         fields["type"] = MACHINE
-    chosen = {str(one) for one in form.getlist("groups")}
+    add, remove = ticked(form, "groups")
     try:
         async with page.db.writing(page.subject) as unit:
             if actor_id is None:
@@ -114,16 +116,21 @@ async def save(page: Page) -> Response:
             else:
                 await _actor(page, unit)
                 actor = await actors.update_actor(unit, actor_id, fields)
-            present = {group.id for group in (await lists.groups_of_actors(unit, [actor.id])).get(actor.id, [])}
-            for group in await unit.all(unit.select(Group).where(Group.type == "static", Group.directory_id.is_(None))):
-                if group.id in chosen - present:
-                    await groups.change_members(unit, group.id, add=[actor.id])
-                elif group.id in present - chosen:
-                    await groups.change_members(unit, group.id, remove=[actor.id])
+            for group_id in add:
+                await groups.change_members(unit, group_id, add=[actor.id])
+            for group_id in remove:
+                await groups.change_members(unit, group_id, remove=[actor.id])
     except InvalidInput as error:
         async with page.db.scoped(page.subject) as scope:
             known = await scope.find(Actor, actor_id) if actor_id else None
-            return await _form(page, scope, known, {**fields, "groups": list(chosen)}, errors_of(error), 422)
+            return await _form(
+                page,
+                scope,
+                known,
+                {**fields, **{name: form.getlist(name) for name in ("groups", "groups_were")}},
+                errors_of(error),
+                422,
+            )
     return page.go(kind, actor.id, toast=f"{actor.name} is {'added' if actor_id is None else 'saved'}.")
 
 

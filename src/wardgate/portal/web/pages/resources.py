@@ -13,7 +13,7 @@ from wardgate.portal.domain.resources import USER_TYPES
 from wardgate.portal.services import resources
 from wardgate.portal.web import words
 from wardgate.portal.web.context import Handler, Page, errors_of
-from wardgate.portal.web.pages.listing import Links, wanted
+from wardgate.portal.web.pages.listing import MAX_CHOICES, Links, ticked, wanted
 
 TYPES: Final = {
     "dns": "DNS name",
@@ -81,7 +81,7 @@ async def _form(
     page: Page, scope: Scope, resource: Resource | None, form: dict[str, Any], errors: Any, status: int = 200
 ) -> Response:
     sites = [site for site in await lists.options(scope, Site) if site.managed_by == "account"]
-    clients = await lists.clients(scope, lists.Wanted(size=200))
+    clients = await lists.clients(scope, lists.Wanted(size=MAX_CHOICES))
     return page.show(
         "resources/edit.html",
         status,
@@ -98,7 +98,15 @@ async def _form(
 
 def _form_of(resource: Resource | None, members: list[str], site_id: str) -> dict[str, Any]:
     if resource is None:
-        return {"type": "dns", "site_id": site_id, "ip_stack": "dual", "members": [], "ports": {}, "protocols": []}
+        return {
+            "type": "dns",
+            "site_id": site_id,
+            "ip_stack": "dual",
+            "members": [],
+            "members_were": [],
+            "ports": {},
+            "protocols": [],
+        }
     return {
         "type": resource.type,
         "name": resource.name,
@@ -109,6 +117,7 @@ def _form_of(resource: Resource | None, members: list[str], site_id: str) -> dic
         "protocols": [one["protocol"] for one in resource.filters],
         "ports": {one["protocol"]: ", ".join(one.get("ports") or []) for one in resource.filters},
         "members": members,
+        "members_were": members,
     }
 
 
@@ -132,7 +141,7 @@ async def save(page: Page) -> Response:
     form = await page.form()
     fields = _fields_of(form)
     resource_id = page.request.path_params.get("id")
-    members = [str(one) for one in form.getlist("members")]
+    add, remove = ticked(form, "members")
     try:
         async with page.db.writing(page.subject) as unit:
             if resource_id is None:
@@ -140,9 +149,9 @@ async def save(page: Page) -> Response:
             else:
                 resource = await resources.update_resource(unit, resource_id, fields)
             if resource.type == POOL:
-                await resources.set_pool_members(unit, resource.id, members)
+                await resources.change_pool_members(unit, resource.id, add=add, remove=remove)
     except InvalidInput as error:
-        given = {**_kept(form), "members": members}
+        given = {**_kept(form), **{name: form.getlist(name) for name in ("members", "members_were")}}
         async with page.db.scoped(page.subject) as scope:
             known = await scope.find(Resource, resource_id) if resource_id else None
             return await _form(page, scope, known, given, errors_of(error), 422)
