@@ -34,7 +34,7 @@ async def redecide(
         rules = [
             rule
             for rule in basis.rules
-            if rule.policy_id not in without_policies and rule.membership_id not in (without_memberships or ())
+            if rule.policy_id not in without_policies and rule.membership_id not in without_memberships
         ]
         basis = replace(basis, rules=tuple(rules), token=_token_of(basis, token))
         granted, expires_at = _verdict(basis, unit.at)
